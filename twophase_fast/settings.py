@@ -1,0 +1,48 @@
+"""The only reader of the environment.
+
+| variable | meaning |
+|---|---|
+| `TWOPHASE_BACKEND` | backend every op uses when none is named: `reference`, `cpu` or `triton` |
+| `TWOPHASE_ISA` | highest instruction set the C++ kernels may use: `scalar`, `avx2`, `avx512`, `amx` |
+| `TWOPHASE_CACHE_DIR` | folder for calibration and autotuning results (default: `~/.cache/twophase_fast`) |
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from twophase_fast._types import InputError
+
+_BACKENDS = ("reference", "cpu", "triton")
+_ISAS = ("scalar", "avx2", "avx512", "amx")
+
+
+def _choice(name: str, allowed: tuple[str, ...]) -> str | None:
+    value = os.environ.get(name, "").strip().lower()
+    if value and value not in allowed:
+        raise InputError(f"environment variable {name}={value!r} is not one of {', '.join(allowed)}; unset or correct it")
+    return value or None
+
+
+def backend() -> str | None:
+    """Return the backend forced by `TWOPHASE_BACKEND`, or None.
+
+    Raises:
+        InputError: The variable names no known backend.
+    """
+    return _choice("TWOPHASE_BACKEND", _BACKENDS)
+
+
+def isa() -> str | None:
+    """Return the instruction set named by `TWOPHASE_ISA`, or None for the best one available.
+
+    Raises:
+        InputError: The variable names no known instruction set.
+    """
+    return _choice("TWOPHASE_ISA", _ISAS)
+
+
+def cache_dir() -> Path:
+    """Return the folder for cached measurements (not created here)."""
+    return Path(os.environ.get("TWOPHASE_CACHE_DIR") or Path.home() / ".cache" / "twophase_fast")
