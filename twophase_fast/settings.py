@@ -21,7 +21,9 @@ _ISAS = ("scalar", "avx2", "avx512", "amx")
 def _choice(name: str, allowed: tuple[str, ...]) -> str | None:
     value = os.environ.get(name, "").strip().lower()
     if value and value not in allowed:
-        raise InputError(f"environment variable {name}={value!r} is not one of {', '.join(allowed)}; unset or correct it")
+        raise InputError(
+            f"environment variable {name}={value!r} is not one of {', '.join(allowed)}; unset or correct it"
+        )
     return value or None
 
 
