@@ -1,7 +1,7 @@
 """Exceptions and type aliases shared by every layer.
 
-Every error a user can meet derives from `TwoPhaseError`, so one `except` clause catches them all; each class also
-derives from the built-in a caller would expect.
+Every error a user can meet derives from `TwoPhaseError`, so one `except` clause catches them all; each class
+also derives from the built-in a caller would expect.
 """
 
 from __future__ import annotations
