@@ -1,7 +1,7 @@
 """Models and data to try things on: plain PyTorch modules, real images, nothing that knows about kernels.
 
-Every model is a function of its arguments and `seed`; `MODELS` names them all for configurations and the command
-line.
+Every model is a function of its arguments and `seed`; `MODELS` names them all for configurations and the
+command line.
 """
 
 from __future__ import annotations

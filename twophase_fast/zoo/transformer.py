@@ -12,7 +12,7 @@ from twophase_fast.zoo._seeding import seeded
 
 
 class Attention(nn.Module):
-    """Multi-head self-attention written out: one qkv projection, softmax(q kᵀ / √d_head) v, one output projection."""
+    """Multi-head self-attention written out: one qkv projection, softmax(q kᵀ / √d_head) v, one projection."""
 
     def __init__(self, d: int, heads: int, causal: bool):
         super().__init__()
@@ -126,7 +126,7 @@ def gpt(
 ) -> nn.Module:
     """GPT: learned positions, causal pre-LayerNorm layers, readout tied to the token embedding.
 
-    Maps integer tokens [N, T], T <= `context`, to the logits at the last position, [N, vocabulary]. `d` must be a
-    multiple of `heads`; `tied=False` gives the readout a weight of its own.
+    Maps integer tokens [N, T], T <= `context`, to the logits at the last position, [N, vocabulary]. `d` must
+    be a multiple of `heads`; `tied=False` gives the readout a weight of its own.
     """
     return GPT(vocabulary, context, d, depth, heads, tied)
