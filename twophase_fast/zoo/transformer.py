@@ -12,7 +12,7 @@ from twophase_fast.zoo._seeding import seeded
 
 
 class Attention(nn.Module):
-    """Multi-head self-attention written out: one qkv projection, softmax(q kᵀ / √d_head) v, one projection."""
+    """Multi-head self-attention written out: one qkv projection, softmax(q kᵀ / √d_head) v, a projection."""
 
     def __init__(self, d: int, heads: int, causal: bool):
         super().__init__()
