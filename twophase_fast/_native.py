@@ -1,0 +1,81 @@
+"""The only importer of the C++ extension `twophase_fast._C`: is it there, which instructions, how many threads.
+
+torch is imported first, so that the extension finds torch's OpenMP runtime already loaded and shares it. After
+a fork the OpenMP threads of the parent are gone and waiting for them would hang, so a forked child runs serially.
+"""
+
+from __future__ import annotations
+
+import os
+import warnings
+from typing import Any
+
+import torch
+
+from twophase_fast import settings
+
+try:
+    from twophase_fast import _C  # type: ignore[attr-defined]
+
+    _import_error: ImportError | None = None
+except ImportError as error:
+    _C = None
+    _import_error = error
+
+ISAS = ("scalar", "avx2", "avx512", "amx")
+"""Instruction-set tiers, from the oracle upwards."""
+
+_forked = False
+_warned = False
+
+
+def _after_fork() -> None:
+    global _forked
+    _forked = True
+
+
+os.register_at_fork(after_in_child=_after_fork)
+
+
+def missing() -> str | None:
+    """Return why the extension cannot be used, or None if it can; warns the first time that it cannot."""
+    if _C is not None:
+        return None
+    reason = f"the C++ extension is not available ({_import_error})"
+    _warn_once(reason)
+    return reason
+
+
+def _warn_once(reason: str) -> None:
+    global _warned
+    if _warned:
+        return
+    _warned = True
+    warnings.warn(
+        f"twophase_fast: {reason}; the slower reference backend is used. Install a C++ compiler (g++ or "
+        "clang++) and reinstall with 'pip install -v --force-reinstall --no-deps .', which prints why a build fails.",
+        RuntimeWarning,
+        stacklevel=2,
+    )
+
+
+def isa() -> str:
+    """Return the instruction-set tier of the next call: the best available up to `TWOPHASE_ISA`."""
+    available = available_isas()
+    highest = settings.isa() or ISAS[-1]
+    return [tier for tier in available if ISAS.index(tier) <= ISAS.index(highest)][-1]
+
+
+def available_isas() -> tuple[str, ...]:
+    """Return the tiers compiled in and supported by this processor, ascending; empty without the extension."""
+    return () if _C is None else tuple(_C.available_isas())
+
+
+def threads() -> int:
+    """Return the number of threads that a kernel uses: torch's, or 1 in a forked child."""
+    return 1 if _forked else torch.get_num_threads()
+
+
+def call(function: str, *arguments: Any) -> Any:
+    """Call a kernel of the extension with the tier and the number of threads of this moment."""
+    return getattr(_C, function)(*arguments, isa(), threads())

@@ -1,0 +1,26 @@
+"""What every C++ backend asks before it runs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from twophase_fast import _native
+from twophase_fast.ops._checks import FLOATS
+
+
+def refuses(*tensors: torch.Tensor | None, dtypes: Sequence[torch.dtype] = FLOATS) -> list[str]:
+    """Return why the C++ extension does not take these tensors; empty if it does.
+
+    Args:
+        tensors: The op's tensor arguments; None is skipped.
+        dtypes: Element types that the kernel was compiled for.
+    """
+    given = [tensor for tensor in tensors if tensor is not None]
+    reasons = [
+        f"tensors are on {device}" for device in sorted({str(t.device) for t in given if not t.is_cpu})
+    ]
+    reasons += [f"dtype {dtype}" for dtype in sorted({str(t.dtype) for t in given if t.dtype not in dtypes})]
+    missing = None if reasons else _native.missing()
+    return [*reasons, missing] if missing else reasons
