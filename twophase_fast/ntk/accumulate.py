@@ -1,0 +1,147 @@
+"""Adding the Gram blocks of factors into one kernel.
+
+| output | accumulator | one factor adds |
+|---|---|---|
+| full | [N*C, M*C] | J J'^T |
+| trace | [N, M] | sum_c J_c J'_c^T |
+| diagonal | [C, N, M] | J_c J'_c^T for every c |
+
+A symmetric kernel is accumulated in its upper triangle only and mirrored once at the end. Materialised Jacobians are
+made in slices of output channels, so that no more than `slice_bytes` of them exist at a time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+
+from twophase_fast import ops
+from twophase_fast.ntk.cost import Method, choose
+from twophase_fast.rules.factors import Conv, Dense, Factor, Lookup, Outer
+
+_PACKED_WIDTH = 8192
+
+
+class Accumulator:
+    """A kernel block between `rows` and `columns` samples, built up factor by factor.
+
+    Args:
+        output: `full`, `trace` or `diagonal`.
+        rows: Number of samples N.
+        columns: Number of samples M, or None for the symmetric kernel.
+        outputs: Number of outputs C.
+        dtype: Dtype of the kernel.
+        device: Device of the kernel.
+        slice_bytes: Largest materialised Jacobian slice, in bytes.
+    """
+
+    def __init__(
+        self,
+        output: str,
+        rows: int,
+        columns: int | None,
+        outputs: int,
+        *,
+        dtype: torch.dtype,
+        device: torch.device,
+        slice_bytes: int,
+    ) -> None:
+        self.output, self.symmetric, self.outputs = output, columns is None, outputs
+        self.rows, self.columns = rows, rows if columns is None else columns
+        self.slice_bytes = slice_bytes
+        shapes = {
+            "full": (self.rows * outputs, self.columns * outputs),
+            "trace": (self.rows, self.columns),
+            "diagonal": (outputs, self.rows, self.columns),
+        }
+        self._sum = torch.zeros(shapes[output], dtype=dtype, device=device)
+        self._packed: list[tuple[torch.Tensor, torch.Tensor | None]] = []
+
+    def add(self, left: Factor, right: Factor | None) -> Method:
+        """Add the Gram block of one parameter; `right` is None for the symmetric kernel.
+
+        Returns:
+            The method that was used.
+        """
+        left, right = _same_kind(left, right, self.output)
+        method = choose(left, right, self.output)
+        if method == "factored":
+            self._add_factored(left, right)
+        elif method == "lookup":
+            self._add_lookup(left, right)
+        elif isinstance(left, Dense):
+            self._add_dense(left, right)
+        else:
+            for piece in _slices(left, right, self.slice_bytes):
+                self._add_jacobian(*piece)
+        return method
+
+    def kernel(self) -> torch.Tensor:
+        """Return the finished kernel: full [N, M, C, C], trace [N, M] or diagonal [N, M, C]."""
+        self._flush()
+        if self.symmetric:
+            ops.symmetrize_(self._sum)
+        return self._view()
+
+    def _view(self) -> torch.Tensor:
+        """Return the accumulator in the public axis order (a view)."""
+        if self.output == "full":
+            split = self._sum.view(self.rows, self.outputs, self.columns, self.outputs)
+            return split.permute(0, 2, 1, 3)
+        return self._sum if self.output == "trace" else self._sum.permute(1, 2, 0)
+
+    def _add_dense(self, left: Dense, right: Dense | None) -> None:
+        """Collect narrow Jacobians (biases, norms) for one product; add wide ones at once."""
+        pair = left.jacobian.flatten(2), None if right is None else right.jacobian.flatten(2)
+        if pair[0].shape[2] > _PACKED_WIDTH:
+            self._add_jacobian(*pair)
+            return
+        self._packed.append(pair)
+        if sum(j.shape[2] for j, _ in self._packed) > _PACKED_WIDTH:
+            self._flush()
+
+    def _flush(self) -> None:
+        if not self._packed:
+            return
+        left = torch.cat([j for j, _ in self._packed], 2)
+        right = None if self.symmetric else torch.cat([j for _, j in self._packed], 2)
+        self._packed.clear()
+        self._add_jacobian(left, right)
+
+    def _add_jacobian(self, left: torch.Tensor, right: torch.Tensor | None) -> None:
+        """Add the Gram product of Jacobian slices [N, C, P]."""
+        ops.gram_(self._sum, self._operand(left), None if right is None else self._operand(right))
+
+    def _operand(self, jacobian: torch.Tensor) -> torch.Tensor:
+        if self.output == "full":
+            return jacobian.reshape(-1, jacobian.shape[2])
+        if self.output == "trace":
+            return jacobian.reshape(jacobian.shape[0], -1)
+        return jacobian.transpose(0, 1)
+
+    def _add_factored(self, left: Outer, right: Outer | None) -> None:
+        others = (None, None) if right is None else (right.a, right.g)
+        ops.factored_gram_(self._view(), left.a, left.g, *others, output=self.output)
+
+    def _add_lookup(self, left: Lookup, right: Lookup | None) -> None:
+        others = (None, None) if right is None else (right.tokens, right.g)
+        ops.embedding_gram_(self._view(), left.tokens, left.g, *others, output=self.output, padding_idx=-1)
+
+
+def _same_kind(left: Factor, right: Factor | None, output: str) -> tuple[Factor, Factor | None]:
+    """Bring both sides to the same form; a convolution with few positions becomes an outer product."""
+    if right is not None and type(left) is not type(right):
+        left, right = Dense(left.dense()), Dense(right.dense())
+    if isinstance(left, Conv) and left.unfolds and choose(left, right, output) == "factored":
+        return left.unfold(), None if right is None else right.unfold()
+    return left, right
+
+
+def _slices(
+    left: Factor, right: Factor | None, limit: int
+) -> Iterator[tuple[torch.Tensor, torch.Tensor | None]]:
+    """Yield matching slices [N, C, P] of both Jacobians over the output channels."""
+    for piece in left.channel_slices(limit):
+        jacobian = left.jacobian_slice(piece)
+        yield jacobian, None if right is None else right.jacobian_slice(piece)

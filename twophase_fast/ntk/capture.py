@@ -1,0 +1,120 @@
+"""One tile of samples: forward, pull-back of the outputs' cotangents, factors of every selected parameter.
+
+Only cotangents at the outputs of uses are pulled back; no weight gradient is ever asked for. Each cotangent is sorted
+by sample as it arrives: [N, C, *before, outer, inner, *after].
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch.autograd.graph import GradientEdge
+
+from twophase_fast._types import UnsupportedModelError
+from twophase_fast.ntk.forward import Function
+from twophase_fast.ntk.graph import Graph
+from twophase_fast.ntk.inputs import Batch
+from twophase_fast.ntk.probe import Structure, UseSpec, check_same_rows
+from twophase_fast.rules import RULES, Layout, Use, generic
+from twophase_fast.rules.chain import chain
+from twophase_fast.rules.factors import Factor, combine
+
+Cotangents = dict[tuple[int, int], torch.Tensor]
+
+
+def capture(
+    function: Function, batch: Batch, structure: Structure, *, summed: bool, first: bool = False
+) -> dict[str, Factor]:
+    """Return parameter name -> factor of its Jacobian on `batch`.
+
+    With `summed`, the single output sum_c f_c / sqrt(C) is used. `first` says that the batch starts with the samples
+    the probe ran on; their outputs are then compared, which shows a coupling between samples.
+
+    Raises:
+        UnsupportedModelError: The model ran another program than on the probe batch, or couples samples.
+    """
+    graph = function.graph(batch)
+    if graph.signature() != structure.signature:
+        raise UnsupportedModelError(
+            "the model runs another program on this batch than on the probe batch (data-dependent control flow)"
+        )
+    if first:
+        index = structure.sample_index[structure.sample_index < batch.size]
+        check_same_rows(
+            graph.output.detach()[index.to(graph.output.device)], structure.sample_output[: len(index)]
+        )
+    cotangents = pull_back(graph, structure, summed=summed)
+    return _factors(function, graph, structure, cotangents)
+
+
+def pull_back(graph: Graph, structure: Structure, *, summed: bool) -> Cotangents:
+    """Return (node position, output index) -> cotangents [N, C, *before, outer, inner, *after]."""
+    layouts = {(u.node, j): layout for u in structure.uses for j, layout in u.layouts.items()}
+    edges = [GradientEdge(graph.nodes[index], j) for index, j in layouts]
+    seeds = list(_seeds(graph.output, summed=summed))
+    collected: Cotangents = {}
+    for c, seed in enumerate(seeds):
+        grads = torch.autograd.grad([graph.output], edges, [seed], retain_graph=True, allow_unused=True)
+        for key, grad in zip(layouts, grads):
+            if grad is not None:
+                _store(collected, key, layouts[key], grad.detach(), c, len(seeds))
+            elif key in collected:
+                collected[key][:, c].zero_()
+    return collected
+
+
+def _seeds(output: torch.Tensor, *, summed: bool) -> Iterator[torch.Tensor]:
+    """Yield the cotangents of the output: one basis vector per output, or the normalised sum of all."""
+    count = output.shape[1]
+    if summed:
+        yield torch.full_like(output, count**-0.5, memory_format=torch.contiguous_format)
+        return
+    for c in range(count):
+        seed = torch.zeros_like(output, memory_format=torch.contiguous_format)
+        seed[:, c] = 1
+        yield seed
+
+
+def _store(
+    collected: Cotangents, key: tuple[int, int], layout: Layout, grad: torch.Tensor, c: int, count: int
+) -> None:
+    """Put the cotangent of output `c` in its place."""
+    by_sample = layout.by_sample(grad)
+    if key not in collected:
+        shape = (by_sample.shape[0], count, *by_sample.shape[1:])
+        collected[key] = grad.new_zeros(shape) if c else grad.new_empty(shape)
+    collected[key][:, c].copy_(by_sample)
+
+
+def _factors(
+    function: Function, graph: Graph, structure: Structure, cotangents: Cotangents
+) -> dict[str, Factor]:
+    """Turn every use's cotangents into factors, freeing them as they are used."""
+    parts: dict[str, list[Factor]] = {}
+    for spec in structure.uses:
+        held = {j: cotangents.pop((spec.node, j)) for j in spec.layouts if (spec.node, j) in cotangents}
+        if not held:
+            continue
+        for name, factor in _use_factors(function, graph, spec, held):
+            parts.setdefault(name, []).append(factor.to(function.dtype))
+    return {name: combine(parts[name]) for name in function.parameters if name in parts}
+
+
+def _use_factors(
+    function: Function, graph: Graph, spec: UseSpec, held: dict[int, torch.Tensor]
+) -> Iterator[tuple[str, Factor]]:
+    node = graph.nodes[spec.node]
+    for slot in spec.slots:
+        source = graph.nodes[slot.source[0]], slot.source[1]
+        shape = torch.Size(source[0].variable.shape if hasattr(source[0], "variable") else _shape(source))
+        use = Use(node, slot.slot, shape, spec.layouts, held)
+        factor = None
+        if spec.name in RULES:
+            factor = RULES[spec.name](use)
+        leaves = {name: function.parameters[name] for name in slot.leaves}
+        yield from chain(generic(use) if factor is None else factor, source, leaves).items()
+
+
+def _shape(source: tuple[torch.autograd.graph.Node, int]) -> tuple[int, ...]:
+    return tuple(source[0]._input_metadata[source[1]].shape)

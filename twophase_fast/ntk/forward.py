@@ -1,0 +1,85 @@
+"""One eager forward pass: model, batch and `output_fn` to a Tensor [N, C] that knows its graph."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from twophase_fast._types import InputError, UnsupportedModelError
+from twophase_fast.ntk.graph import Graph, walk
+from twophase_fast.ntk.guards import check_nodes, deterministic_forward
+from twophase_fast.ntk.inputs import Batch
+
+
+@dataclass(frozen=True)
+class Function:
+    """The function f whose kernel is wanted: a model and what to read off its output.
+
+    Attributes:
+        model: Any `nn.Module`.
+        output_fn: `output_fn(model_output[, targets])` -> [N, C] or [N], or None for the output (or its `.logits`).
+        parameters: Selected parameters by name.
+    """
+
+    model: nn.Module
+    output_fn: Callable[..., torch.Tensor] | None
+    parameters: dict[str, torch.Tensor]
+
+    @property
+    def device(self) -> torch.device:
+        """Device of the parameters."""
+        return next(iter(self.parameters.values())).device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Dtype of the kernel: float64 for float64 parameters, else float32."""
+        double = any(p.dtype == torch.float64 for p in self.parameters.values())
+        return torch.float64 if double else torch.float32
+
+    def graph(self, batch: Batch) -> Graph:
+        """Run the model on `batch` and walk the graph of its output [N, C].
+
+        Raises:
+            UnsupportedModelError: The function is random, mixes samples, or depends on no selected parameter.
+            InputError: The output is not [N] or [N, C], or holds NaN or infinite values.
+        """
+        with torch.enable_grad(), deterministic_forward(self.device):
+            raw = batch.call(self.model)
+            output = self._read(raw, batch)
+        output = self._checked(output, batch.size)
+        graph = walk(output)
+        check_nodes(graph.nodes)
+        return graph
+
+    def _read(self, raw: Any, batch: Batch) -> Any:
+        if self.output_fn is not None:
+            return self.output_fn(raw) if batch.targets is None else self.output_fn(raw, batch.targets)
+        return raw if isinstance(raw, torch.Tensor) else getattr(raw, "logits", raw)
+
+    def _checked(self, output: Any, size: int) -> torch.Tensor:
+        if not isinstance(output, torch.Tensor):
+            raise InputError(
+                f"the model returned a {type(output).__name__}; pass output_fn to pick a Tensor [N] or [N, C] from it"
+            )
+        shape = tuple(output.shape)
+        if output.dim() not in (1, 2) or shape[0] != size:
+            raise InputError(
+                f"the output has shape {shape} for {size} samples; expected [N] or [N, C]: pass output_fn to pick one"
+            )
+        if not output.is_floating_point():
+            raise InputError(f"the output has dtype {output.dtype}; a real floating-point output is expected")
+        if output.grad_fn is None:
+            raise UnsupportedModelError(
+                "the output depends on no parameter that requires grad; the kernel would be empty"
+            )
+        if not bool(torch.isfinite(output).all()):
+            bad = int((~torch.isfinite(output)).reshape(size, -1).any(1).nonzero()[0])
+            raise InputError(
+                f"the model's output has NaN or infinite values (first in sample {bad}); its kernel is not defined"
+            )
+        with torch.enable_grad():
+            return output if output.dim() == 2 else output.unsqueeze(1)

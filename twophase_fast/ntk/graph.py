@@ -1,0 +1,65 @@
+"""Walking the autograd graph of an output."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass
+
+import torch
+from torch.autograd.graph import Node
+
+ACCUMULATE = "torch::autograd::AccumulateGrad"
+
+
+@dataclass(frozen=True)
+class Graph:
+    """Every node that `output` depends on, in a fixed order, with the edges between them.
+
+    Attributes:
+        output: The Tensor [N, C] that was walked.
+        nodes: Depth-first order from the output; the same program gives the same order for any batch size.
+        index: Node -> position in `nodes`.
+        consumers: Node -> [(consumer, slot in the consumer, output index of the node)].
+    """
+
+    output: torch.Tensor
+    nodes: list[Node]
+    index: dict[Node, int]
+    consumers: dict[Node, list[tuple[Node, int, int]]]
+
+    def used_outputs(self, node: Node) -> list[int]:
+        """Return the output indices of `node` that something reads."""
+        used = {j for _, _, j in self.consumers.get(node, ())}
+        if node is self.output.grad_fn:
+            used.add(self.output.output_nr)
+        return sorted(used)
+
+    def signature(self) -> list[tuple[str, tuple[tuple[int, int], ...]]]:
+        """Return names and edges only: equal for two runs of the same program."""
+        return [
+            (n.name(), tuple((self.index[m] if m is not None else -1, j) for m, j in n.next_functions))
+            for n in self.nodes
+        ]
+
+
+def walk(output: torch.Tensor) -> Graph:
+    """Return the graph below `output` (which must require grad)."""
+    root = output.grad_fn
+    index, order, stack = {root: 0}, [root], [root]
+    consumers: dict[Node, list[tuple[Node, int, int]]] = defaultdict(list)
+    while stack:
+        node = stack.pop()
+        for slot, (upstream, j) in enumerate(node.next_functions):
+            if upstream is None:
+                continue
+            consumers[upstream].append((node, slot, j))
+            if upstream not in index:
+                index[upstream] = len(order)
+                order.append(upstream)
+                stack.append(upstream)
+    return Graph(output, order, index, dict(consumers))
+
+
+def output_shape(node: Node, j: int) -> torch.Size:
+    """Return the shape of output `j` of `node`."""
+    return torch.Size(node._input_metadata[j].shape)

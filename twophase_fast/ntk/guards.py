@@ -1,0 +1,149 @@
+"""What the engine refuses, and what it puts back.
+
+A kernel is exact only for a deterministic function applied to each sample on its own. Models that break this are
+refused by name with the remedy. Whatever the engine touches on the way (random generators, buffers, precision
+switches) is restored, also after an exception.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+from torch import nn
+
+from twophase_fast._types import InputError, UnsupportedModelError
+
+_DROPOUTS = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout, nn.FeatureAlphaDropout)
+_BATCH_NORMS = (nn.modules.batchnorm._BatchNorm,)
+_EVAL = "call model.eval() first, or only on that module"
+
+
+def check_model(model: nn.Module) -> None:
+    """Refuse models whose kernel is not defined sample by sample.
+
+    Raises:
+        InputError: Not an `nn.Module`, or autocast is active.
+        UnsupportedModelError: Batch normalisation over the batch, or active dropout.
+    """
+    if not isinstance(model, nn.Module):
+        raise InputError(f"model is a {type(model).__name__}; a torch.nn.Module is expected")
+    device_type = next((p.device.type for p in model.parameters()), "cpu")
+    if torch.is_autocast_enabled(device_type):
+        raise InputError(
+            "autocast is active, which changes the function's precision; leave the autocast block first"
+        )
+    for name, module in model.named_modules():
+        _check_module(name or type(model).__name__, module)
+
+
+def _check_module(name: str, module: nn.Module) -> None:
+    label = f"{name!r} ({type(module).__name__})"
+    if isinstance(module, _BATCH_NORMS) and (module.training or module.running_mean is None):
+        why = "is in training mode" if module.training else "keeps no running statistics"
+        remedy = _EVAL if module.training else "build it with track_running_stats=True"
+        raise UnsupportedModelError(
+            f"{label} {why}: it normalises over the batch and mixes samples; {remedy}"
+        )
+    if module.training and _dropout_probability(module) > 0:
+        raise UnsupportedModelError(f"{label} is active dropout: the function is random; {_EVAL}")
+
+
+def _dropout_probability(module: nn.Module) -> float:
+    if isinstance(module, _DROPOUTS):
+        return module.p
+    if isinstance(module, nn.MultiheadAttention | nn.RNNBase):
+        return module.dropout
+    return 0.0
+
+
+def check_nodes(nodes: list[torch.autograd.graph.Node]) -> None:
+    """Refuse nodes that mix samples or are random, where no module told.
+
+    Raises:
+        UnsupportedModelError: Functional batch normalisation in training mode, or functional dropout.
+    """
+    for node in nodes:
+        kind = node.name()
+        if "BatchNorm" in kind and getattr(node, "_saved_training", False):
+            raise UnsupportedModelError(
+                f"{kind}: batch_norm(training=True) mixes samples; pass training=False"
+            )
+        if "Dropout" in kind:
+            raise UnsupportedModelError(
+                f"{kind}: functional dropout is active; pass training=self.training and call eval()"
+            )
+
+
+@contextmanager
+def preserved(model: nn.Module, device: torch.device) -> Iterator[None]:
+    """Restore random generators, buffers and precision switches on leaving, whatever happened inside."""
+    buffers = {name: (buffer, buffer._version, buffer.clone()) for name, buffer in model.named_buffers()}
+    python_state, numpy_state = random.getstate(), np.random.get_state()
+    devices = [device] if device.type == "cuda" else []
+    try:
+        with torch.random.fork_rng(devices=devices), _ieee_float32():
+            yield
+    finally:
+        random.setstate(python_state)
+        np.random.set_state(numpy_state)
+        with torch.no_grad():
+            for buffer, version, copy in buffers.values():
+                if buffer._version != version:
+                    buffer.copy_(copy)
+
+
+@contextmanager
+def deterministic_forward(device: torch.device) -> Iterator[None]:
+    """Refuse a forward pass that draws random numbers.
+
+    Raises:
+        UnsupportedModelError: The generator moved during the block.
+    """
+    before = _generator_state(device)
+    yield
+    if not torch.equal(before, _generator_state(device)):
+        raise UnsupportedModelError(
+            "the forward pass drew random numbers (functional dropout or noise?): the function is random and has no "
+            "kernel; call model.eval(), and pass training=self.training to functional dropout"
+        )
+
+
+def _generator_state(device: torch.device) -> torch.Tensor:
+    return torch.cuda.get_rng_state(device) if device.type == "cuda" else torch.get_rng_state()
+
+
+def _precision_switches() -> list[tuple[object, str, object]]:
+    """Return (owner, attribute, IEEE value) of torch's float32 precision switches."""
+    backends = torch.backends
+    owners = [
+        getattr(getattr(backends, parent, None), child, None)
+        for parent, child in (
+            ("cuda", "matmul"),
+            ("cudnn", "conv"),
+            ("cudnn", "rnn"),
+            ("mkldnn", "matmul"),
+            ("mkldnn", "conv"),
+            ("mkldnn", "rnn"),
+        )
+    ]
+    if all(hasattr(owner, "fp32_precision") for owner in owners):
+        return [(owner, "fp32_precision", "ieee") for owner in owners]
+    return [(backends.cuda.matmul, "allow_tf32", False), (backends.cudnn, "allow_tf32", False)]
+
+
+@contextmanager
+def _ieee_float32() -> Iterator[None]:
+    """Force IEEE float32 in matmuls, convolutions and RNNs."""
+    switches = _precision_switches()
+    saved = [getattr(owner, name) for owner, name, _ in switches]
+    try:
+        for owner, name, value in switches:
+            setattr(owner, name, value)
+        yield
+    finally:
+        for (owner, name, _), value in zip(switches, saved):
+            setattr(owner, name, value)

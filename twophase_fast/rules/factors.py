@@ -1,0 +1,273 @@
+"""Factors: compact forms of the per-sample Jacobian J[n, c] of one parameter.
+
+| factor | J[n, c] | stored |
+|---|---|---|
+| `Outer` | sum_t g[n,c,t] a[n,t]^T, or its transpose | a [N,T,d], g [N,C,T,p] |
+| `Conv` | the weight gradient of a convolution | x [N,Cin,*], g [N,C,Cout,*] |
+| `Lookup` | rows of a table: sum_t e(token[n,t]) g[n,c,t]^T | tokens [N,T], g [N,C,T,p] |
+| `Dense` | itself | J [N,C,*shape] |
+
+Every factor can be materialised (`dense`), concatenated over samples (`concat`) and, with others of its kind from
+further uses of the same parameter, added (`add`).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+
+from twophase_fast import ops
+
+
+@dataclass(frozen=True)
+class Dense:
+    """A materialised Jacobian, J [N, C, *shape]."""
+
+    jacobian: torch.Tensor
+    kind = "dense"
+
+    @property
+    def samples(self) -> int:
+        """Number of samples N."""
+        return self.jacobian.shape[0]
+
+    @property
+    def bytes_per_sample(self) -> int:
+        """Stored bytes per sample."""
+        return _bytes(self.jacobian)
+
+    def to(self, dtype: torch.dtype) -> Dense:
+        """Return the factor with its floating-point parts in `dtype`."""
+        return Dense(self.jacobian.to(dtype))
+
+    def dense(self) -> torch.Tensor:
+        """Return J [N, C, *shape]."""
+        return self.jacobian
+
+    def concat(self, others: Sequence[Dense]) -> Dense:
+        """Return the factor of this sample block followed by `others`."""
+        return Dense(torch.cat([self.jacobian, *(o.jacobian for o in others)]))
+
+    def add(self, other: Dense) -> Dense:
+        """Return the factor of the sum of both uses (reuses this factor's memory)."""
+        return Dense(self.jacobian.add_(other.jacobian))
+
+
+@dataclass(frozen=True)
+class Outer:
+    """J[n,c] = sum_t g[n,c,t] a[n,t]^T of shape [p, d], or [d, p] where `transposed`.
+
+    `shape` is the parameter's own shape, a reshape of [p, d] (or [d, p]).
+    """
+
+    a: torch.Tensor
+    g: torch.Tensor
+    shape: torch.Size
+    transposed: bool = False
+    kind = "outer"
+
+    @property
+    def samples(self) -> int:
+        """Number of samples N."""
+        return self.a.shape[0]
+
+    @property
+    def bytes_per_sample(self) -> int:
+        """Stored bytes per sample."""
+        return _bytes(self.a) + _bytes(self.g)
+
+    def to(self, dtype: torch.dtype) -> Outer:
+        """Return the factor with its floating-point parts in `dtype`."""
+        return replace(self, a=self.a.to(dtype), g=self.g.to(dtype))
+
+    def dense(self) -> torch.Tensor:
+        """Return J [N, C, *shape]."""
+        jacobian = ops.per_sample_grad(self.a, self.g)
+        if self.transposed:
+            jacobian = jacobian.transpose(2, 3)
+        return jacobian.reshape(*jacobian.shape[:2], *self.shape)
+
+    def concat(self, others: Sequence[Outer]) -> Outer:
+        """Return the factor of this sample block followed by `others`."""
+        a = torch.cat([self.a, *(o.a for o in others)])
+        return replace(self, a=a, g=torch.cat([self.g, *(o.g for o in others)]))
+
+    @property
+    def dimensions(self) -> tuple[int, int, int]:
+        """Positions T, inputs d and outputs p."""
+        return self.a.shape[1], self.a.shape[2], self.g.shape[3]
+
+    def channel_slices(self, limit: int) -> Iterator[slice]:
+        """Yield slices of the p outputs whose Jacobian takes at most `limit` bytes (one output at least)."""
+        per_channel = self.samples * self.g.shape[1] * self.a.shape[2] * self.a.element_size()
+        yield from _even_slices(self.g.shape[3], limit // max(per_channel, 1))
+
+    def jacobian_slice(self, channels: slice) -> torch.Tensor:
+        """Return the Jacobian of some outputs, [N, C, P], entries in the order (output, input)."""
+        return ops.per_sample_grad(self.a, self.g[..., channels]).flatten(2)
+
+    def joins(self, other: Outer) -> bool:
+        """Return whether both uses have the same roles, so that they join along T."""
+        same = self.shape == other.shape and self.transposed == other.transposed
+        return same and self.a.shape[-1] == other.a.shape[-1]
+
+    def join(self, other: Outer) -> Outer:
+        """Return both uses of one parameter joined along positions: T = T1 + T2."""
+        return replace(self, a=torch.cat([self.a, other.a], 1), g=torch.cat([self.g, other.g], 2))
+
+
+@dataclass(frozen=True)
+class Conv:
+    """The weight's Jacobian of a convolution: x [N,Cin,*spatial], g [N,C,Cout,*out]."""
+
+    x: torch.Tensor
+    g: torch.Tensor
+    kernel_size: tuple[int, ...]
+    stride: tuple[int, ...]
+    padding: tuple[int, ...]
+    dilation: tuple[int, ...]
+    groups: int
+    kind = "conv"
+
+    @property
+    def samples(self) -> int:
+        """Number of samples N."""
+        return self.x.shape[0]
+
+    @property
+    def bytes_per_sample(self) -> int:
+        """Stored bytes per sample."""
+        return _bytes(self.x) + _bytes(self.g)
+
+    @property
+    def shape(self) -> torch.Size:
+        """Shape [Cout, Cin/groups, *kernel] of the weight."""
+        return torch.Size((self.g.shape[2], self.x.shape[1] // self.groups, *self.kernel_size))
+
+    def to(self, dtype: torch.dtype) -> Conv:
+        """Return the factor with its floating-point parts in `dtype`."""
+        return replace(self, x=self.x.to(dtype), g=self.g.to(dtype))
+
+    def dense(self, channels: slice = slice(None), out: torch.Tensor | None = None) -> torch.Tensor:
+        """Return J [N, C, Cout, Cin/groups, *kernel], or only the output `channels` of it (groups = 1)."""
+        return ops.per_sample_conv_grad(
+            self.x,
+            self.g[:, :, channels],
+            self.kernel_size,
+            stride=self.stride,
+            padding=self.padding,
+            dilation=self.dilation,
+            groups=self.groups,
+            out=out,
+        )
+
+    def concat(self, others: Sequence[Conv]) -> Conv:
+        """Return the factor of this sample block followed by `others`."""
+        x = torch.cat([self.x, *(o.x for o in others)])
+        return replace(self, x=x, g=torch.cat([self.g, *(o.g for o in others)]))
+
+    @property
+    def unfolds(self) -> bool:
+        """Whether the factor can be written with explicit patches: two spatial axes, one group."""
+        return self.groups == 1 and self.x.dim() == 4
+
+    @property
+    def dimensions(self) -> tuple[int, int, int]:
+        """Positions T, inputs d and outputs p (groups = 1)."""
+        return self.g[0, 0, 0].numel(), self.x.shape[1] * math.prod(self.kernel_size), self.g.shape[2]
+
+    def channel_slices(self, limit: int) -> Iterator[slice]:
+        """Yield slices of output channels whose Jacobian takes at most `limit` bytes (all of them with groups)."""
+        per_channel = self.samples * self.g.shape[1] * self.shape[1:].numel() * self.x.element_size()
+        step = limit // max(per_channel, 1) if self.groups == 1 else self.g.shape[2]
+        yield from _even_slices(self.g.shape[2], step)
+
+    def jacobian_slice(self, channels: slice) -> torch.Tensor:
+        """Return the Jacobian of some output channels, [N, C, P]."""
+        return self.dense(channels).flatten(2)
+
+    def unfold(self) -> Outer:
+        """Return the same factor with explicit patches (groups = 1, two spatial axes)."""
+        patches = torch.nn.functional.unfold(
+            self.x, self.kernel_size, dilation=self.dilation, padding=self.padding, stride=self.stride
+        )
+        n, c, p = self.g.shape[:3]
+        g = self.g.reshape(n, c, p, -1).transpose(2, 3)
+        return Outer(patches.transpose(1, 2).contiguous(), g.contiguous(), self.shape)
+
+
+@dataclass(frozen=True)
+class Lookup:
+    """Rows of a table: J[n,c][v] = sum_t [tokens[n,t] = v] g[n,c,t]; tokens < 0 contribute nothing."""
+
+    tokens: torch.Tensor
+    g: torch.Tensor
+    shape: torch.Size
+    kind = "lookup"
+
+    @property
+    def samples(self) -> int:
+        """Number of samples N."""
+        return self.tokens.shape[0]
+
+    @property
+    def bytes_per_sample(self) -> int:
+        """Stored bytes per sample."""
+        return _bytes(self.tokens) + _bytes(self.g)
+
+    def to(self, dtype: torch.dtype) -> Lookup:
+        """Return the factor with its floating-point parts in `dtype`."""
+        return replace(self, g=self.g.to(dtype))
+
+    def dense(self) -> torch.Tensor:
+        """Return J [N, C, V, p]."""
+        n, c, t, p = self.g.shape
+        jacobian = self.g.new_zeros(n, c, self.shape[0] + 1, p)
+        rows = torch.where(self.tokens < 0, self.shape[0], self.tokens)
+        jacobian.scatter_add_(2, rows[:, None, :, None].expand(n, c, t, p), self.g)
+        return jacobian[:, :, :-1]
+
+    def concat(self, others: Sequence[Lookup]) -> Lookup:
+        """Return the factor of this sample block followed by `others`."""
+        tokens = torch.cat([self.tokens, *(o.tokens for o in others)])
+        return replace(self, tokens=tokens, g=torch.cat([self.g, *(o.g for o in others)]))
+
+    def joins(self, other: Lookup) -> bool:
+        """Return whether both uses read the same table."""
+        return self.shape == other.shape
+
+    def join(self, other: Lookup) -> Lookup:
+        """Return both uses of one table joined along positions."""
+        tokens = torch.cat([self.tokens, other.tokens], 1)
+        return replace(self, tokens=tokens, g=torch.cat([self.g, other.g], 2))
+
+
+Factor = Dense | Outer | Conv | Lookup
+
+
+def combine(factors: Sequence[Factor]) -> Factor:
+    """Return one factor for all uses of a parameter, exactly.
+
+    Uses in the same roles are joined along T; otherwise the Jacobians are added before any Gram product.
+    """
+    first, *rest = factors
+    for other in rest:
+        if type(first) is type(other) and isinstance(first, Outer | Lookup) and first.joins(other):
+            first = first.join(other)
+        else:
+            first = Dense(first.dense().clone()).add(Dense(other.dense()))
+    return first
+
+
+def _even_slices(size: int, step: int) -> Iterator[slice]:
+    """Yield the fewest slices of at most `step` (at least 1) entries, of nearly equal size."""
+    count = -(-size // max(step, 1))
+    bounds = [size * k // count for k in range(count + 1)]
+    yield from (slice(a, b) for a, b in zip(bounds, bounds[1:]))
+
+
+def _bytes(tensor: torch.Tensor) -> int:
+    return tensor[:1].numel() * tensor.element_size()
