@@ -138,9 +138,7 @@ def _same_kind(left: Factor, right: Factor | None, output: str) -> tuple[Factor,
     return left, right
 
 
-def _slices(
-    left: Factor, right: Factor | None, limit: int
-) -> Iterator[tuple[torch.Tensor, torch.Tensor | None]]:
+def _slices(left: Factor, right: Factor | None, limit: int) -> Iterator[tuple[torch.Tensor, torch.Tensor | None]]:
     """Yield matching slices [N, C, P] of both Jacobians over the output channels."""
     for piece in left.channel_slices(limit):
         jacobian = left.jacobian_slice(piece)

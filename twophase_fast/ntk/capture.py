@@ -41,9 +41,7 @@ def capture(
         )
     if first:
         index = structure.sample_index[structure.sample_index < batch.size]
-        check_same_rows(
-            graph.output.detach()[index.to(graph.output.device)], structure.sample_output[: len(index)]
-        )
+        check_same_rows(graph.output.detach()[index.to(graph.output.device)], structure.sample_output[: len(index)])
     cotangents = pull_back(graph, structure, summed=summed)
     return _factors(function, graph, structure, cotangents)
 
@@ -76,9 +74,7 @@ def _seeds(output: torch.Tensor, *, summed: bool) -> Iterator[torch.Tensor]:
         yield seed
 
 
-def _store(
-    collected: Cotangents, key: tuple[int, int], layout: Layout, grad: torch.Tensor, c: int, count: int
-) -> None:
+def _store(collected: Cotangents, key: tuple[int, int], layout: Layout, grad: torch.Tensor, c: int, count: int) -> None:
     """Put the cotangent of output `c` in its place."""
     by_sample = layout.by_sample(grad)
     if key not in collected:
@@ -87,9 +83,7 @@ def _store(
     collected[key][:, c].copy_(by_sample)
 
 
-def _factors(
-    function: Function, graph: Graph, structure: Structure, cotangents: Cotangents
-) -> dict[str, Factor]:
+def _factors(function: Function, graph: Graph, structure: Structure, cotangents: Cotangents) -> dict[str, Factor]:
     """Turn every use's cotangents into factors, freeing them as they are used."""
     parts: dict[str, list[Factor]] = {}
     for spec in structure.uses:

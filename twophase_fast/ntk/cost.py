@@ -11,9 +11,7 @@ Method = Literal["factored", "lookup", "materialise"]
 _FACTORED_SPEED = 0.7  # throughput of the fused kernel relative to a dense Gram product
 
 
-def materialised_flops(
-    positions: int, d: int, p: int, outputs: int, samples: int, partners: int, output: str
-) -> float:
+def materialised_flops(positions: int, d: int, p: int, outputs: int, samples: int, partners: int, output: str) -> float:
     """Return FLOPs per pair of samples for building J once per sample, then one Gram product.
 
     full: 2 p d C^2, else 2 p d C; building J costs 2 C T p d per sample, shared by its partners.
@@ -43,6 +41,4 @@ def choose(left: Factor, right: Factor | None, output: str, *, samples: int = 0,
     s, outputs = other.dimensions[0], left.g.shape[1]
     size = samples or left.samples, partners or other.samples
     dense = materialised_flops(max(t, s), d, p, outputs, *size, output)
-    return (
-        "factored" if factored_flops(t, s, d, p, outputs, output) / _FACTORED_SPEED < dense else "materialise"
-    )
+    return "factored" if factored_flops(t, s, d, p, outputs, output) / _FACTORED_SPEED < dense else "materialise"

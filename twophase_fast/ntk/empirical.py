@@ -122,9 +122,7 @@ def _check_options(output: str, precision: str, tile: int | None, x2: Any, targe
 class _Run:
     """One computation: probe both sides, capture factors tile by tile, add Gram blocks."""
 
-    def __init__(
-        self, function: Function, left: Batch, right: Batch | None, output: str, tile: int | None
-    ) -> None:
+    def __init__(self, function: Function, left: Batch, right: Batch | None, output: str, tile: int | None) -> None:
         self.function, self.left, self.right = function, left, right
         self.summed, self.output = output == "sum", "trace" if output == "sum" else output
         self.tile = tile
@@ -139,9 +137,7 @@ class _Run:
         kernels: dict[str, torch.Tensor] = {}
         for name in self.function.parameters:
             accumulator = total or self._accumulator()
-            self._add(
-                accumulator, name, left.pop(name, None), None if right is None else right.pop(name, None)
-            )
+            self._add(accumulator, name, left.pop(name, None), None if right is None else right.pop(name, None))
             if per_parameter:
                 kernels[name] = _finite(accumulator.kernel(), name)
         if total is not None:
@@ -151,9 +147,7 @@ class _Run:
             self._name_culprit(kernels[""])
         return kernels
 
-    def _add(
-        self, accumulator: Accumulator, name: str, left: list[Factor] | None, right: list[Factor] | None
-    ) -> None:
+    def _add(self, accumulator: Accumulator, name: str, left: list[Factor] | None, right: list[Factor] | None) -> None:
         if left is None or (self.right is not None and right is None):
             self.info.methods[name] = "unused"
             return
@@ -194,9 +188,7 @@ class _Run:
 
     def _check_outputs(self, structure: Structure) -> None:
         if self.info.outputs not in (0, structure.outputs):
-            raise InputError(
-                f"x1 gives {self.info.outputs} outputs and x2 gives {structure.outputs}; they must agree"
-            )
+            raise InputError(f"x1 gives {self.info.outputs} outputs and x2 gives {structure.outputs}; they must agree")
         self.info.outputs = structure.outputs
 
     def _name_culprit(self, kernel: torch.Tensor) -> None:

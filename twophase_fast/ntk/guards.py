@@ -33,9 +33,7 @@ def check_model(model: nn.Module) -> None:
         raise InputError(f"model is a {type(model).__name__}; a torch.nn.Module is expected")
     device_type = next((p.device.type for p in model.parameters()), "cpu")
     if torch.is_autocast_enabled(device_type):
-        raise InputError(
-            "autocast is active, which changes the function's precision; leave the autocast block first"
-        )
+        raise InputError("autocast is active, which changes the function's precision; leave the autocast block first")
     for name, module in model.named_modules():
         _check_module(name or type(model).__name__, module)
 
@@ -45,9 +43,7 @@ def _check_module(name: str, module: nn.Module) -> None:
     if isinstance(module, _BATCH_NORMS) and (module.training or module.running_mean is None):
         why = "is in training mode" if module.training else "keeps no running statistics"
         remedy = _EVAL if module.training else "build it with track_running_stats=True"
-        raise UnsupportedModelError(
-            f"{label} {why}: it normalises over the batch and mixes samples; {remedy}"
-        )
+        raise UnsupportedModelError(f"{label} {why}: it normalises over the batch and mixes samples; {remedy}")
     if module.training and _dropout_probability(module) > 0:
         raise UnsupportedModelError(f"{label} is active dropout: the function is random; {_EVAL}")
 
@@ -69,9 +65,7 @@ def check_nodes(nodes: list[torch.autograd.graph.Node]) -> None:
     for node in nodes:
         kind = node.name()
         if "BatchNorm" in kind and getattr(node, "_saved_training", False):
-            raise UnsupportedModelError(
-                f"{kind}: batch_norm(training=True) mixes samples; pass training=False"
-            )
+            raise UnsupportedModelError(f"{kind}: batch_norm(training=True) mixes samples; pass training=False")
         if "Dropout" in kind:
             raise UnsupportedModelError(
                 f"{kind}: functional dropout is active; pass training=self.training and call eval()"

@@ -28,12 +28,8 @@ class Batch:
 
     def take(self, index: slice | torch.Tensor) -> Batch:
         """Return the samples at `index`."""
-        x, targets = (
-            pytree.tree_map_only(torch.Tensor, lambda t: t[index], v) for v in (self.x, self.targets)
-        )
-        return Batch(
-            x, targets, len(range(*index.indices(self.size))) if isinstance(index, slice) else len(index)
-        )
+        x, targets = (pytree.tree_map_only(torch.Tensor, lambda t: t[index], v) for v in (self.x, self.targets))
+        return Batch(x, targets, len(range(*index.indices(self.size))) if isinstance(index, slice) else len(index))
 
     def call(self, model: torch.nn.Module) -> Any:
         """Return the model's output on this batch."""
@@ -62,9 +58,7 @@ def make_batch(x: Any, targets: Any, *, name: str, device: torch.device) -> Batc
     sizes += [_check_leaf(label, leaf, device) for label, leaf in _named_leaves(target_name, targets)]
     if len({size for _, size in sizes}) != 1:
         listed = ", ".join(f"{label}: {size}" for label, size in sizes)
-        raise InputError(
-            f"numbers of samples differ ({listed}); every input and target needs the same first axis"
-        )
+        raise InputError(f"numbers of samples differ ({listed}); every input and target needs the same first axis")
     if sizes[0][1] == 0:
         raise InputError(f"{name} has no samples: its first axis has size 0")
     return Batch(batch_x, targets, sizes[0][1])
@@ -77,18 +71,12 @@ def _named_leaves(name: str, tree: Any) -> list[tuple[str, Any]]:
 
 def _check_leaf(label: str, leaf: Any, device: torch.device) -> tuple[str, int]:
     if not isinstance(leaf, torch.Tensor):
-        raise InputError(
-            f"{label} is a {type(leaf).__name__}; a Tensor with the samples on its first axis is expected"
-        )
+        raise InputError(f"{label} is a {type(leaf).__name__}; a Tensor with the samples on its first axis is expected")
     if leaf.dim() == 0:
         raise InputError(f"{label} is a scalar Tensor; it needs a first axis over samples (shape [N, ...])")
     if leaf.device != device:
-        raise InputError(
-            f"{label} is on {leaf.device}, the model on {device}; move it with .to({str(device)!r})"
-        )
+        raise InputError(f"{label} is on {leaf.device}, the model on {device}; move it with .to({str(device)!r})")
     if leaf.is_floating_point() and not bool(torch.isfinite(leaf).all()):
         bad = int((~torch.isfinite(leaf)).flatten(1).any(1).nonzero()[0]) if leaf.dim() > 1 else 0
-        raise InputError(
-            f"{label} has NaN or infinite values (first in sample {bad}); remove or repair that sample"
-        )
+        raise InputError(f"{label} has NaN or infinite values (first in sample {bad}); remove or repair that sample")
     return label, leaf.shape[0]

@@ -33,9 +33,7 @@ def select_parameters(model: nn.Module, params: ParameterFilter) -> dict[str, to
     chosen = {name: p for name, p in named.items() if matches(name)}
     if not chosen:
         known = ", ".join(list(named)[:8])
-        raise InputError(
-            f"params={params!r} matches no parameter that requires grad; the model has {known}, ..."
-        )
+        raise InputError(f"params={params!r} matches no parameter that requires grad; the model has {known}, ...")
     devices = {str(p.device) for p in model.parameters()}
     if len(devices) > 1:
         raise InputError(

@@ -177,9 +177,7 @@ def _find_uses(function: Function, run: _Run, other: _Run) -> dict[Node, list[Sl
                 slots.setdefault(key, []).append(names[id(leaf.variable)])
     uses: dict[Node, list[SlotSpec]] = {}
     for (node, slot, (source, j)), leaves in slots.items():
-        uses.setdefault(node, []).append(
-            SlotSpec(slot, (run.graph.index[source], j), tuple(dict.fromkeys(leaves)))
-        )
+        uses.setdefault(node, []).append(SlotSpec(slot, (run.graph.index[source], j), tuple(dict.fromkeys(leaves))))
     return uses
 
 

@@ -30,10 +30,7 @@ def naive_jacobian(function: Function, batch: Batch) -> dict[str, torch.Tensor]:
 def _gradients(function: Function, scalar: torch.Tensor) -> dict[str, torch.Tensor]:
     parameters = list(function.parameters.values())
     grads = torch.autograd.grad(scalar, parameters, retain_graph=True, allow_unused=True)
-    return {
-        name: torch.zeros_like(p) if g is None else g
-        for (name, p), g in zip(function.parameters.items(), grads)
-    }
+    return {name: torch.zeros_like(p) if g is None else g for (name, p), g in zip(function.parameters.items(), grads)}
 
 
 def naive_entk(

@@ -6,7 +6,23 @@ registered with `torch.library` under `torch.ops.twophase_fast`; `_dispatch` pic
 registers.
 """
 
+from twophase_fast.ops.embedding_gram import embedding_gram, embedding_gram_
+from twophase_fast.ops.factored_gram import factored_gram, factored_gram_
 from twophase_fast.ops.gram import gram, gram_, symmetrize_
 from twophase_fast.ops.pair_moments import PairMoments, one_minus_cos, pair_moments
+from twophase_fast.ops.per_sample_grad import per_sample_conv_grad, per_sample_grad
 
-__all__ = ["PairMoments", "gram", "gram_", "one_minus_cos", "pair_moments", "symmetrize_"]
+__all__ = [
+    "PairMoments",
+    "embedding_gram",
+    "embedding_gram_",
+    "factored_gram",
+    "factored_gram_",
+    "gram",
+    "gram_",
+    "one_minus_cos",
+    "pair_moments",
+    "per_sample_conv_grad",
+    "per_sample_grad",
+    "symmetrize_",
+]

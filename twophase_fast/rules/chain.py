@@ -38,9 +38,7 @@ def _is_leaf(node: Node) -> bool:
     return upstream is not None and upstream.name() == _ACCUMULATE
 
 
-def _pull_back(
-    factor: Factor, source: tuple[Node, int], leaves: Mapping[str, torch.Tensor]
-) -> dict[str, Factor]:
+def _pull_back(factor: Factor, source: tuple[Node, int], leaves: Mapping[str, torch.Tensor]) -> dict[str, Factor]:
     """Multiply every row by the derived tensor's Jacobian."""
     jacobian = factor.dense()
     n, c = jacobian.shape[:2]
@@ -52,6 +50,4 @@ def _pull_back(
         allow_unused=True,
         is_grads_batched=True,
     )
-    return {
-        name: Dense(row.reshape(n, c, *row.shape[1:])) for name, row in zip(leaves, rows) if row is not None
-    }
+    return {name: Dense(row.reshape(n, c, *row.shape[1:])) for name, row in zip(leaves, rows) if row is not None}

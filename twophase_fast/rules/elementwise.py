@@ -18,7 +18,7 @@ def reduce_to_slot(use: Use, product: torch.Tensor) -> Factor | None:
     aligned = [1] * (rank - len(use.shape)) + list(use.shape)
     if len(use.shape) > rank or aligned[axis] != 1:
         return None
-    split = aligned[:axis] + [1, 1] + aligned[axis + 1 :]
+    split = [*aligned[:axis], 1, 1, *aligned[axis + 1:]]
     summed = [k + 2 for k, size in enumerate(split) if size == 1]
     return Dense(product.sum(summed).reshape(*product.shape[:2], *use.shape))
 

@@ -13,6 +13,7 @@ further uses of the same parameter, added (`add`).
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -266,7 +267,7 @@ def _even_slices(size: int, step: int) -> Iterator[slice]:
     """Yield the fewest slices of at most `step` (at least 1) entries, of nearly equal size."""
     count = -(-size // max(step, 1))
     bounds = [size * k // count for k in range(count + 1)]
-    yield from (slice(a, b) for a, b in zip(bounds, bounds[1:]))
+    yield from (slice(a, b) for a, b in itertools.pairwise(bounds))
 
 
 def _bytes(tensor: torch.Tensor) -> int:
