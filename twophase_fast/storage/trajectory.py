@@ -1,0 +1,427 @@
+"""The public face of storage: one run, written step by step and read back."""
+
+from __future__ import annotations
+
+import os
+import uuid
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal, Self
+
+import numpy as np
+import torch
+
+from twophase_fast._types import InputError, StorageError
+from twophase_fast.storage import provenance, spec
+from twophase_fast.storage._entries import check_same_columns, checked_step, columns_of
+from twophase_fast.storage.arrays import plain
+from twophase_fast.storage.content import Content, Header, NodePath, Probe
+from twophase_fast.storage.distances import distance_matrix
+from twophase_fast.storage.merge import join_metric, join_table
+from twophase_fast.storage.reader import Node, load_kernel, load_probe, load_tensors
+from twophase_fast.storage.recorder import Recorder
+from twophase_fast.storage.store import Store
+
+Keep = Literal["all", "references", "metrics"]
+PathLike = str | os.PathLike[str]
+
+
+class Trajectory:
+    """Kernels, metrics, parameters and tables of one run, by step, in HDF5 (FORMAT.md).
+
+    Make one with `create`, `open` or `append_to`, best as a context manager. While it is written it is a folder
+    `run.h5.parts/` of small complete files; `close` packs them into `run.h5`. What has been appended is durable once
+    the call returns (metrics alone are batched for a few seconds, or until `flush`). If the `with` block ends by an
+    exception the parts are left as they are, for `append_to`.
+
+    A child is a trajectory inside this one, with its own steps; it shares the file and the life of its root.
+    """
+
+    def __init__(self, store: Store, recorder: Recorder | None, place: NodePath = ()) -> None:
+        self._store, self._recorder, self._place = store, recorder, place
+
+    # ---- life -------------------------------------------------------------------------------------------------
+
+    @classmethod
+    def create(
+        cls,
+        path: PathLike,
+        *,
+        probe: Probe | None = None,
+        config: Mapping[str, Any] | None = None,
+        keep: Keep = "all",
+        references: Sequence[int] = (),
+        attrs: Mapping[str, Any] | None = None,
+        overwrite: bool = False,
+    ) -> Trajectory:
+        """Start a new run.
+
+        Args:
+            path: File to end up in, for example `run.h5`; missing folders are made.
+            probe: Probe set: tensor, tuple or dict of tensors.
+            config: Plain nested values.
+            keep: "all" stores every kernel. "references" stores those at the steps in `references`, "metrics" none;
+                both then store S from the first kernel, every reference and the previous kernel to each new one, for
+                `kernel_distances`. The policy holds for the children too.
+            references: Steps whose kernels are kept under `keep="references"`.
+            attrs: Plain values describing the root, as `child(attrs=)` does for a child.
+            overwrite: Start although `path` exists. The old run is replaced only when this one is closed.
+
+        Returns:
+            A trajectory open for writing.
+
+        Raises:
+            InputError: An unknown keep policy, or values that cannot be stored.
+            StorageError: The path exists, is being written, or cannot be written.
+        """
+        _check_keep(keep, references)
+        header = Header(
+            run_id=uuid.uuid4().hex,
+            part="",
+            keep=keep,
+            references=tuple(checked_step(step) for step in references),
+            config=plain(config or {}, "config"),
+            provenance=[provenance.collect()],
+            probe=probe,
+        )
+        root = plain(attrs or {}, "attrs")
+        store = Store.create(Path(path), header, overwrite)
+        recorder = Recorder(store)
+        if root:
+            recorder.set_attrs((), root)
+        return cls(store, recorder)
+
+    @classmethod
+    def open(cls, path: PathLike) -> Trajectory:
+        """Open a run for reading: packed, still in parts (also while it is being written), or both.
+
+        Args:
+            path: `run.h5`, or the folder `run.h5.parts`.
+
+        Returns:
+            A trajectory as it was at this moment; open again to see what a live writer has added.
+
+        Raises:
+            StorageError: Nothing is there, or a file is corrupt (the message names it and the place in it).
+        """
+        return cls(Store.open(Path(path)), None)
+
+    @classmethod
+    def append_to(cls, path: PathLike) -> Trajectory:
+        """Go on writing a run that was cut off, or add to one that was closed.
+
+        Args:
+            path: The path given to `create`.
+
+        Returns:
+            A trajectory open for writing, with everything stored before.
+
+        Raises:
+            StorageError: Nothing is there, it is corrupt, or another process is writing it.
+        """
+        header = Header(run_id="", part="", provenance=[provenance.collect()])
+        store = Store.append_to(Path(path), header)
+        return cls(store, Recorder(store))
+
+    def flush(self) -> None:
+        """Make batched metrics durable; nothing to do when reading.
+
+        Raises:
+            StorageError: They could not be written; they stay in memory for another try.
+        """
+        if self._recorder is not None:
+            self._recorder.flush()
+
+    def close(self) -> None:
+        """Pack a run that was written into one file. It stays readable; a second call does nothing.
+
+        Raises:
+            StorageError: Packing failed; the folder of parts still holds everything.
+        """
+        if self._place or self._recorder is None or not self._store.writing:
+            return
+        self._recorder.flush()
+        self._store.pack()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if kind is None:
+            self.close()
+        elif not self._place and self._recorder is not None and self._store.writing:
+            try:
+                self._recorder.flush()
+            finally:
+                self._store.abandon()
+
+    # ---- writing ----------------------------------------------------------------------------------------------
+
+    def append(
+        self,
+        step: int,
+        *,
+        kernel: torch.Tensor | np.ndarray | None = None,
+        metrics: Mapping[str, float] | None = None,
+        parameters: torch.nn.Module | Mapping[str, torch.Tensor] | None = None,
+    ) -> None:
+        """Add what was measured at a step; all of it is kept, or none.
+
+        Args:
+            step: Training iteration, at least 0; any order, also one that already holds other things.
+            kernel: float32 or float64, `[N, M]`, `[N, M, C]` or `[N, M, C, C]`; the same shape and dtype every time.
+            metrics: Name to number.
+            parameters: A module (its state dict, buffers included) or a state dict.
+
+        Raises:
+            InputError: Bad values, or the step already holds this kernel, metric or parameters.
+            StorageError: Open for reading only, or the write failed (nothing appended before is lost).
+        """
+        self._writer().append(self._place, step, kernel, metrics, parameters)
+
+    def append_rows(self, table: str, rows: Sequence[Mapping[str, int | float | str]]) -> None:
+        """Add rows to a table; the first ones decide its columns. No rows: nothing happens.
+
+        Args:
+            table: Name of the table.
+            rows: Column to value; a column holds numbers or text. Use nan for 'not evaluated'.
+
+        Raises:
+            InputError: Columns differ, mix text and numbers, or hold something else.
+            StorageError: Open for reading only, or the write failed (nothing appended before is lost).
+        """
+        writer = self._writer()
+        if spec.encode_name(table, "table") == spec.DISTANCES:
+            raise InputError(f"table name {table!r} is reserved for the distances of a keep policy; choose another")
+        if not rows:
+            return
+        columns = columns_of(table, rows)
+        for piece in self._node_as_written().tables.get(table, [])[:1]:
+            check_same_columns(table, piece, columns)
+        writer.publish({self._place: Content(tables={table: columns})})
+
+    def set_attrs(self, attrs: Mapping[str, Any]) -> None:
+        """Add to `attrs`, replacing equal keys.
+
+        Args:
+            attrs: Plain values.
+
+        Raises:
+            InputError: A value that cannot be stored.
+            StorageError: Open for reading only, or the write failed.
+        """
+        self._writer().set_attrs(self._place, plain(attrs, "attrs"))
+
+    def child(self, name: str, *, attrs: Mapping[str, Any] | None = None) -> Trajectory:
+        """Give the child of this name: made when writing, if there is none yet.
+
+        Args:
+            name: Any non-empty string.
+            attrs: Plain values to add to the child's `attrs` (writing only).
+
+        Returns:
+            A trajectory that shares this file; its `close` does nothing.
+
+        Raises:
+            InputError: An empty name, or attributes that cannot be stored.
+            StorageError: Reading, and there is no such child.
+        """
+        spec.encode_name(name, "child")
+        place = (*self._place, name)
+        exists = place in self._store.index.nodes
+        if self._recorder is None or not self._store.writing:
+            if not exists:
+                raise StorageError(f"{self._where()} has no child {name!r}; it has {self.children or 'none'}")
+        elif not exists or attrs:
+            self._recorder.set_attrs(place, plain(attrs or {}, "attrs"))
+        return Trajectory(self._store, self._recorder, place)
+
+    # ---- reading ----------------------------------------------------------------------------------------------
+
+    @property
+    def steps(self) -> list[int]:
+        """Steps with a stored kernel, increasing."""
+        return sorted(self._node.kernels)
+
+    def kernel(self, step: int) -> torch.Tensor:
+        """Read the kernel of a step, bit for bit as it was appended.
+
+        Args:
+            step: One of `steps`.
+
+        Returns:
+            `[N, M]`, `[N, M, C]` or `[N, M, C, C]` on the CPU.
+
+        Raises:
+            StorageError: No kernel at this step, or it is corrupt.
+        """
+        return torch.from_numpy(load_kernel(self._found(self._node.kernels, step, "kernel")))
+
+    @property
+    def metrics(self) -> list[str]:
+        """Names of the metrics, sorted."""
+        return sorted(self._node.metrics)
+
+    def metric(self, name: str) -> tuple[np.ndarray, np.ndarray]:
+        """Read a metric.
+
+        Args:
+            name: One of `metrics`.
+
+        Returns:
+            Steps (int64, increasing) and values (float64).
+
+        Raises:
+            StorageError: No such metric.
+        """
+        return join_metric(self._found(self._node.metrics, name, "metric"))
+
+    @property
+    def parameter_steps(self) -> list[int]:
+        """Steps with stored parameters, increasing."""
+        return sorted(self._node.parameters)
+
+    def parameters(self, step: int) -> dict[str, torch.Tensor]:
+        """Read the parameters (and buffers) of a step, in the order of the state dict.
+
+        Args:
+            step: One of `parameter_steps`.
+
+        Returns:
+            Name to tensor, dtype and bits as appended.
+
+        Raises:
+            StorageError: No parameters at this step, or they are corrupt.
+        """
+        return load_tensors(self._found(self._node.parameters, step, "parameters"))
+
+    @property
+    def tables(self) -> list[str]:
+        """Names of the tables, sorted."""
+        return sorted(self._node.tables)
+
+    def table(self, name: str) -> dict[str, np.ndarray]:
+        """Read a table.
+
+        Args:
+            name: One of `tables`.
+
+        Returns:
+            Column to array (int64, float64, or object holding str), rows in the order appended.
+
+        Raises:
+            StorageError: No such table.
+        """
+        return join_table(self._found(self._node.tables, name, "table"))
+
+    def kernel_distances(self, steps: Iterable[int] | None = None) -> np.ndarray:
+        """All pairs of kernel distances S, in float64 and difference form (`ops.one_minus_cos`).
+
+        Args:
+            steps: Steps to compare; default every step whose kernel was appended.
+
+        Returns:
+            Symmetric `[len(steps), len(steps)]`, zero diagonal. Where the keep policy dropped a kernel: the distance
+            that was stored instead, or nan.
+
+        Raises:
+            StorageError: A step at which no kernel was appended, or a corrupt file.
+        """
+        return distance_matrix(self._node, steps, self._where())
+
+    @property
+    def children(self) -> list[str]:
+        """Names of the children, in the order they were made."""
+        depth = len(self._place)
+        return [p[depth] for p in self._nodes() if len(p) == depth + 1 and p[:depth] == self._place]
+
+    @property
+    def attrs(self) -> dict[str, Any]:
+        """Plain values describing this node."""
+        return dict(self._node.attrs)
+
+    @property
+    def probe(self) -> Probe | None:
+        """The probe set, in the structure it was given; children share their root's.
+
+        Raises:
+            StorageError: It is corrupt.
+        """
+        place = self._store.index.probe
+        return None if place is None else load_probe(place)
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """The configuration given to `create`, as plain values (tuples became lists)."""
+        return self._store.index.config or {}
+
+    @property
+    def provenance(self) -> dict[str, Any]:
+        """Versions, hardware, git revision, time and precision of the first session; `resumed` lists later ones."""
+        sessions = self._store.index.provenance
+        return {**sessions[0], "resumed": sessions[1:]} if sessions else {}
+
+    def to_xarray(self):
+        """This node (without its children) as an `xarray.Dataset`: see `storage.to_xarray.dataset`.
+
+        Returns:
+            A data set in memory.
+
+        Raises:
+            StorageError: xarray is not installed, or a file is corrupt.
+        """
+        from twophase_fast.storage.to_xarray import dataset
+
+        return dataset(self)
+
+    def __repr__(self) -> str:
+        node = self._node
+        return (
+            f"Trajectory({self._where()}: {len(node.kernels)} kernels, {len(node.parameters)} sets of parameters, "
+            f"{len(node.metrics)} metrics, {len(node.tables)} tables, {len(self.children)} children)"
+        )
+
+    # ---- private ----------------------------------------------------------------------------------------------
+
+    def _nodes(self) -> dict[NodePath, Node]:
+        """Nodes of the index; batched metrics are written first, so that a writer reads what it appended."""
+        if self._store.writing:
+            self.flush()
+        return self._store.index.nodes
+
+    @property
+    def _node(self) -> Node:
+        return self._nodes().get(self._place) or Node()
+
+    def _node_as_written(self) -> Node:
+        return self._store.index.nodes.get(self._place) or Node()
+
+    def _writer(self) -> Recorder:
+        if self._recorder is None or not self._store.writing:
+            raise StorageError(f"{self._where()} is not open for writing; use Trajectory.append_to to add to it")
+        return self._recorder
+
+    def _where(self) -> str:
+        return "/".join([str(self._store.path), *self._place])
+
+    def _found(self, known: Mapping[Any, Any], key: Any, what: str) -> Any:
+        if key not in known:
+            raise StorageError(f"{self._where()} has no {what} {key!r}; it has {sorted(known) or 'none'}")
+        return known[key]
+
+
+def _check_keep(keep: str, references: Sequence[int]) -> None:
+    if keep == "sketch":
+        raise InputError("keep='sketch' is not there yet; use 'all', 'references' (with references=[...]) or 'metrics'")
+    if keep not in spec.KEEP_POLICIES:
+        raise InputError(f"keep must be one of {', '.join(spec.KEEP_POLICIES)}, got {keep!r}")
+    if (keep == "references") != bool(references):
+        raise InputError(
+            f"references=[...] goes with keep='references' and with nothing else; got keep={keep!r}, {references=}"
+        )
+
+
+__all__ = ["Trajectory"]
