@@ -132,9 +132,7 @@ def test_corrupt_files_are_refused(tmp_path):
             read_idx(path, 3)
     path = tmp_path / "labels"
     path.write_bytes(idx_bytes(np.zeros(5, np.uint8)))
-    with pytest.raises(
-        StorageError, match="not an idx file of unsigned bytes with 3 axes: it starts with 00000801"
-    ):
+    with pytest.raises(StorageError, match="not an idx file of unsigned bytes with 3 axes: it starts with 00000801"):
         read_idx(path, 3)
     records = cifar_bytes(4)
     records[2, 0] = 77
@@ -145,9 +143,7 @@ def test_corrupt_files_are_refused(tmp_path):
 
 def test_images_and_labels_of_different_splits_are_refused(tmp_path):
     write_fashion(tmp_path)
-    (tmp_path / "train-labels-idx1-ubyte.gz").write_bytes(
-        (tmp_path / "t10k-labels-idx1-ubyte.gz").read_bytes()
-    )
+    (tmp_path / "train-labels-idx1-ubyte.gz").write_bytes((tmp_path / "t10k-labels-idx1-ubyte.gz").read_bytes())
     with pytest.raises(StorageError, match=r"30 images but .* 20 labels"):
         zoo.load("fashion-mnist", tmp_path)
 

@@ -40,8 +40,7 @@ def read_cifar10_file(path: str | Path, records: int = RECORDS_PER_FILE) -> tupl
     labels = data[:, 0]
     if labels.max(initial=0) > 9:
         raise StorageError(
-            f"{path} is corrupt: record {int((labels > 9).argmax())} has label {labels.max()}, "
-            "expected 0 to 9"
+            f"{path} is corrupt: record {int((labels > 9).argmax())} has label {labels.max()}, expected 0 to 9"
         )
     return data[:, 1:].reshape(records, 3, 32, 32), labels
 
@@ -58,7 +57,5 @@ def read_cifar10(folder: str | Path, train: bool) -> tuple[np.ndarray, np.ndarra
     folder = Path(folder)
     if (folder / "cifar-10-batches-bin").is_dir():
         folder = folder / "cifar-10-batches-bin"
-    parts = [
-        read_cifar10_file(folder / name, RECORDS_PER_FILE) for name in (TRAIN_FILES if train else TEST_FILES)
-    ]
+    parts = [read_cifar10_file(folder / name, RECORDS_PER_FILE) for name in (TRAIN_FILES if train else TEST_FILES)]
     return np.concatenate([images for images, _ in parts]), np.concatenate([labels for _, labels in parts])

@@ -37,9 +37,7 @@ def small_cnn(in_channels: int = 1, outputs: int = 10, *, seed: int = 0) -> nn.M
 
 
 @seeded
-def tutorial_cnn(
-    in_channels: int = 3, outputs: int = 10, image_size: int = 32, *, seed: int = 0
-) -> nn.Module:
+def tutorial_cnn(in_channels: int = 3, outputs: int = 10, image_size: int = 32, *, seed: int = 0) -> nn.Module:
     """The network of PyTorch's NTK tutorial: three unpadded 3x3 convolutions of 32 channels, one readout.
 
     235,722 parameters with the defaults. Maps [N, in_channels, image_size, image_size] to [N, outputs].

@@ -78,9 +78,7 @@ def _read_subset(folder: Path, train: bool) -> Arrays:
         with np.load(SUBSET_FILE) as arrays:
             return arrays[f"{split}_images"], arrays[f"{split}_labels"]
     except FileNotFoundError as error:
-        raise StorageError(
-            f"{SUBSET_FILE} is missing; the installation is incomplete, install it again"
-        ) from error
+        raise StorageError(f"{SUBSET_FILE} is missing; the installation is incomplete, install it again") from error
     except (zipfile.BadZipFile, ValueError, KeyError, EOFError, OSError) as error:
         raise StorageError(f"{SUBSET_FILE} is corrupt ({error}); install the package again") from error
 

@@ -49,9 +49,7 @@ def make_subset(folder: Path, out: Path = SUBSET_FILE) -> None:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, help="folder with the four idx files (.gz or not)")
     parser.add_argument("--out", type=Path, default=SUBSET_FILE)
     arguments = parser.parse_args()

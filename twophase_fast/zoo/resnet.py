@@ -31,9 +31,7 @@ class BasicBlock(nn.Module):
         y = self.bn2(self.conv2(y))
         if self.stride != 1 or self.new_channels:
             before = self.new_channels // 2
-            x = F.pad(
-                x[:, :, :: self.stride, :: self.stride], (0, 0, 0, 0, before, self.new_channels - before)
-            )
+            x = F.pad(x[:, :, :: self.stride, :: self.stride], (0, 0, 0, 0, before, self.new_channels - before))
         return self.relu(y + x)
 
 

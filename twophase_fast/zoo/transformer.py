@@ -17,18 +17,14 @@ class Attention(nn.Module):
     def __init__(self, d: int, heads: int, causal: bool):
         super().__init__()
         if d % heads:
-            raise InputError(
-                f"d={d} is not a multiple of heads={heads}; every head takes d/heads of the width"
-            )
+            raise InputError(f"d={d} is not a multiple of heads={heads}; every head takes d/heads of the width")
         self.qkv, self.proj = nn.Linear(d, 3 * d), nn.Linear(d, d)
         self.heads, self.causal = heads, causal
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Map [N, T, d] to [N, T, d]."""
         n, t, d = x.shape
-        q, k, v = (
-            self.qkv(x).view(n, t, 3, self.heads, d // self.heads).permute(2, 0, 3, 1, 4)
-        )  # each [N, h, T, d/h]
+        q, k, v = self.qkv(x).view(n, t, 3, self.heads, d // self.heads).permute(2, 0, 3, 1, 4)  # each [N, h, T, d/h]
         scores = q @ k.transpose(-1, -2) / math.sqrt(d // self.heads)  # [N, h, T, T]
         if self.causal:
             future = torch.ones(t, t, dtype=torch.bool, device=x.device).triu(1)
@@ -54,9 +50,7 @@ class Layer(nn.Module):
 class ViT(nn.Module):
     """Vision transformer; see `vit`."""
 
-    def __init__(
-        self, in_channels: int, outputs: int, image_size: int, patch: int, d: int, depth: int, heads: int
-    ):
+    def __init__(self, in_channels: int, outputs: int, image_size: int, patch: int, d: int, depth: int, heads: int):
         super().__init__()
         self.embed = nn.Conv2d(in_channels, d, patch, stride=patch)
         tokens = (image_size // patch) ** 2 + 1
