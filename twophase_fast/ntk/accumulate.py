@@ -93,7 +93,7 @@ class Accumulator:
 
     def _add_dense(self, left: Dense, right: Dense | None) -> None:
         """Collect narrow Jacobians (biases, norms) for one product; add wide ones at once."""
-        pair = left.jacobian.flatten(2), None if right is None else right.jacobian.flatten(2)
+        pair = left.rows(), None if right is None else right.rows()
         if pair[0].shape[2] > _PACKED_WIDTH:
             self._add_jacobian(*pair)
             return
@@ -126,7 +126,7 @@ class Accumulator:
 
     def _add_lookup(self, left: Lookup, right: Lookup | None) -> None:
         others = (None, None) if right is None else (right.tokens, right.g)
-        ops.embedding_gram_(self._view(), left.tokens, left.g, *others, output=self.output, padding_idx=-1)
+        ops.embedding_gram_(self._view(), left.tokens, left.g, *others, output=self.output, padding_idx=left.shape[0])
 
 
 def _same_kind(left: Factor, right: Factor | None, output: str) -> tuple[Factor, Factor | None]:

@@ -6,19 +6,20 @@ by sample as it arrives: [N, C, *before, outer, inner, *after].
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch.autograd.graph import GradientEdge
 
-from twophase_fast._types import UnsupportedModelError
 from twophase_fast.ntk.forward import Function
 from twophase_fast.ntk.graph import Graph
 from twophase_fast.ntk.inputs import Batch
-from twophase_fast.ntk.probe import Structure, UseSpec, check_same_rows
-from twophase_fast.rules import RULES, Layout, Use, generic
+from twophase_fast.ntk.probe import Structure, check_same_rows, irregular_uses
+from twophase_fast.ntk.uses import UseSpec
+from twophase_fast.rules import RULES, AnyLayout, Use, generic
 from twophase_fast.rules.chain import chain
 from twophase_fast.rules.factors import Factor, combine
+from twophase_fast.rules.layout import ElementLayout
 
 Cotangents = dict[tuple[int, int], torch.Tensor]
 
@@ -32,23 +33,21 @@ def capture(
     the probe ran on; their outputs are then compared, which shows a coupling between samples.
 
     Raises:
-        UnsupportedModelError: The model ran another program than on the probe batch, or couples samples.
+        UnsupportedModelError: The model couples samples.
     """
     graph = function.graph(batch)
-    if graph.signature() != structure.signature:
-        raise UnsupportedModelError(
-            "the model runs another program on this batch than on the probe batch (data-dependent control flow)"
-        )
     if first:
         index = structure.sample_index[structure.sample_index < batch.size]
-        check_same_rows(graph.output.detach()[index.to(graph.output.device)], structure.sample_output[: len(index)])
-    cotangents = pull_back(graph, structure, summed=summed)
-    return _factors(function, graph, structure, cotangents)
+        rows = graph.output.detach()[index.to(graph.output.device)]
+        check_same_rows(rows, structure.sample_output[: len(index)])
+    uses = structure.uses if graph.signature() == structure.signature else irregular_uses(function, graph)
+    cotangents = pull_back(graph, uses, summed=summed)
+    return _factors(function, graph, uses, cotangents)
 
 
-def pull_back(graph: Graph, structure: Structure, *, summed: bool) -> Cotangents:
+def pull_back(graph: Graph, uses: Sequence[UseSpec], *, summed: bool) -> Cotangents:
     """Return (node position, output index) -> cotangents [N, C, *before, outer, inner, *after]."""
-    layouts = {(u.node, j): layout for u in structure.uses for j, layout in u.layouts.items()}
+    layouts = {(u.node, j): layout for u in uses for j, layout in u.layouts.items()}
     edges = [GradientEdge(graph.nodes[index], j) for index, j in layouts]
     seeds = list(_seeds(graph.output, summed=summed))
     collected: Cotangents = {}
@@ -74,7 +73,9 @@ def _seeds(output: torch.Tensor, *, summed: bool) -> Iterator[torch.Tensor]:
         yield seed
 
 
-def _store(collected: Cotangents, key: tuple[int, int], layout: Layout, grad: torch.Tensor, c: int, count: int) -> None:
+def _store(
+    collected: Cotangents, key: tuple[int, int], layout: AnyLayout, grad: torch.Tensor, c: int, count: int
+) -> None:
     """Put the cotangent of output `c` in its place."""
     by_sample = layout.by_sample(grad)
     if key not in collected:
@@ -83,10 +84,10 @@ def _store(collected: Cotangents, key: tuple[int, int], layout: Layout, grad: to
     collected[key][:, c].copy_(by_sample)
 
 
-def _factors(function: Function, graph: Graph, structure: Structure, cotangents: Cotangents) -> dict[str, Factor]:
+def _factors(function: Function, graph: Graph, uses: Sequence[UseSpec], cotangents: Cotangents) -> dict[str, Factor]:
     """Turn every use's cotangents into factors, freeing them as they are used."""
     parts: dict[str, list[Factor]] = {}
-    for spec in structure.uses:
+    for spec in uses:
         held = {j: cotangents.pop((spec.node, j)) for j in spec.layouts if (spec.node, j) in cotangents}
         if not held:
             continue
@@ -99,13 +100,12 @@ def _use_factors(
     function: Function, graph: Graph, spec: UseSpec, held: dict[int, torch.Tensor]
 ) -> Iterator[tuple[str, Factor]]:
     node = graph.nodes[spec.node]
+    by_element = any(isinstance(layout, ElementLayout) for layout in spec.layouts.values())
     for slot in spec.slots:
         source = graph.nodes[slot.source[0]], slot.source[1]
         shape = torch.Size(source[0].variable.shape if hasattr(source[0], "variable") else _shape(source))
         use = Use(node, slot.slot, shape, spec.layouts, held)
-        factor = None
-        if spec.name in RULES:
-            factor = RULES[spec.name](use)
+        factor = RULES[spec.name](use) if spec.name in RULES and not by_element else None
         leaves = {name: function.parameters[name] for name in slot.leaves}
         yield from chain(generic(use) if factor is None else factor, source, leaves).items()
 

@@ -18,7 +18,7 @@ from twophase_fast.ntk.guards import check_model, preserved
 from twophase_fast.ntk.inputs import Batch, make_batch
 from twophase_fast.ntk.parameters import select_parameters
 from twophase_fast.ntk.probe import Structure, probe
-from twophase_fast.rules.factors import Factor
+from twophase_fast.rules.factors import Factor, concat
 
 _OUTPUTS = ("full", "trace", "diagonal", "sum")
 _PRECISIONS = ("highest", "high", "medium")
@@ -147,13 +147,20 @@ class _Run:
             self._name_culprit(kernels[""])
         return kernels
 
-    def _add(self, accumulator: Accumulator, name: str, left: list[Factor] | None, right: list[Factor] | None) -> None:
+    def _add(
+        self, accumulator: Accumulator, name: str, left: list[Factor | None] | None, right: list[Factor | None] | None
+    ) -> None:
         if left is None or (self.right is not None and right is None):
             self.info.methods[name] = "unused"
             return
-        joined = left[0].concat(left[1:]) if len(left) > 1 else left[0]
-        other = None if right is None else (right[0].concat(right[1:]) if len(right) > 1 else right[0])
-        self.info.methods[name] = accumulator.add(joined, other)
+        self.info.methods[name] = accumulator.add(self._joined(left, self.left), self._joined(right, self.right))
+
+    def _joined(self, tiles: list[Factor | None] | None, batch: Batch | None) -> Factor | None:
+        return None if tiles is None else concat(tiles, [s.stop - s.start for s in self._tiles(batch)])
+
+    def _tiles(self, batch: Batch) -> list[slice]:
+        size = self.tile or batch.size
+        return [slice(start, min(start + size, batch.size)) for start in range(0, batch.size, size)]
 
     def _accumulator(self) -> Accumulator:
         columns = None if self.right is None else self.right.size
@@ -167,23 +174,22 @@ class _Run:
             slice_bytes=_SLICE_BYTES,
         )
 
-    def _factors(self, batch: Batch) -> dict[str, list[Factor]]:
+    def _factors(self, batch: Batch) -> dict[str, list[Factor | None]]:
         """Return parameter name -> factors of every tile of `batch`."""
         started = time.perf_counter()
         structure = probe(self.function, batch)
         self._check_outputs(structure)
         probed = time.perf_counter()
-        size = self.tile or batch.size
-        parts: dict[str, list[Factor]] = {}
-        for start in range(0, batch.size, size):
-            piece = batch.take(slice(start, min(start + size, batch.size)))
-            factors = capture(self.function, piece, structure, summed=self.summed, first=start == 0)
-            for name, factor in factors.items():
-                parts.setdefault(name, []).append(factor)
+        tiles = [
+            capture(self.function, batch.take(piece), structure, summed=self.summed, first=piece.start == 0)
+            for piece in self._tiles(batch)
+        ]
+        names = [name for name in self.function.parameters if any(name in tile for tile in tiles)]
+        parts = {name: [tile.pop(name, None) for tile in tiles] for name in names}
         seconds = self.info.seconds
         seconds["probe"] = seconds.get("probe", 0) + probed - started
         seconds["capture"] = seconds.get("capture", 0) + time.perf_counter() - probed
-        self.info.tile = size
+        self.info.tile = self.tile or batch.size
         return parts
 
     def _check_outputs(self, structure: Structure) -> None:
@@ -192,7 +198,11 @@ class _Run:
         self.info.outputs = structure.outputs
 
     def _name_culprit(self, kernel: torch.Tensor) -> None:
-        """Say which parameter's Jacobian is not finite, on the first sample it shows in."""
+        """Say which parameter's Jacobian is not finite, on the first sample it shows in.
+
+        Raises:
+            UnsupportedModelError: Always; it names the parameter, or says that the products overflow.
+        """
         bad = (~torch.isfinite(kernel)).reshape(kernel.shape[0], -1).any(1).nonzero()
         sample = int(bad[0])
         piece = self.left.take(slice(sample, sample + 1))
@@ -207,7 +217,7 @@ class _Run:
 def _finite(kernel: torch.Tensor, name: str) -> torch.Tensor:
     if not bool(torch.isfinite(kernel).all()):
         raise UnsupportedModelError(
-            f"the Jacobian of {name!r} has NaN or infinite entries, so its kernel is not defined; look for a square root "
-            "or division at zero on the way to the output"
+            f"the Jacobian of {name!r} has NaN or infinite entries, so its kernel is not defined; look for a square "
+            "root or division at zero on the way to the output"
         )
     return kernel

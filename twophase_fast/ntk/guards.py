@@ -57,18 +57,16 @@ def _dropout_probability(module: nn.Module) -> float:
 
 
 def check_nodes(nodes: list[torch.autograd.graph.Node]) -> None:
-    """Refuse nodes that mix samples or are random, where no module told.
+    """Refuse nodes that are random, where no module told.
 
     Raises:
-        UnsupportedModelError: Functional batch normalisation in training mode, or functional dropout.
+        UnsupportedModelError: Functional dropout is active.
     """
     for node in nodes:
-        kind = node.name()
-        if "BatchNorm" in kind and getattr(node, "_saved_training", False):
-            raise UnsupportedModelError(f"{kind}: batch_norm(training=True) mixes samples; pass training=False")
-        if "Dropout" in kind:
+        if "Dropout" in node.name():
+            remedy = "pass training=self.training and call model.eval()"
             raise UnsupportedModelError(
-                f"{kind}: functional dropout is active; pass training=self.training and call eval()"
+                f"{node.name()}: functional dropout is active, so the function is random; {remedy}"
             )
 
 
@@ -76,14 +74,14 @@ def check_nodes(nodes: list[torch.autograd.graph.Node]) -> None:
 def preserved(model: nn.Module, device: torch.device) -> Iterator[None]:
     """Restore random generators, buffers and precision switches on leaving, whatever happened inside."""
     buffers = {name: (buffer, buffer._version, buffer.clone()) for name, buffer in model.named_buffers()}
-    python_state, numpy_state = random.getstate(), np.random.get_state()
+    python_state, numpy_state = random.getstate(), np.random.get_state()  # noqa: NPY002
     devices = [device] if device.type == "cuda" else []
     try:
         with torch.random.fork_rng(devices=devices), _ieee_float32():
             yield
     finally:
         random.setstate(python_state)
-        np.random.set_state(numpy_state)
+        np.random.set_state(numpy_state)  # noqa: NPY002
         with torch.no_grad():
             for buffer, version, copy in buffers.values():
                 if buffer._version != version:

@@ -47,8 +47,8 @@ def make_batch(x: Any, targets: Any, *, name: str, device: torch.device) -> Batc
     """
     if not isinstance(x, torch.Tensor | tuple | Mapping):
         raise InputError(
-            f"{name} is a {type(x).__name__}; expected a Tensor, a tuple of Tensors (positional arguments) or a dict of "
-            "Tensors (keyword arguments), each with the samples on its first axis"
+            f"{name} is a {type(x).__name__}; expected a Tensor, a tuple of Tensors (positional arguments) or a dict "
+            "of Tensors (keyword arguments), each with the samples on its first axis"
         )
     batch_x = dict(x) if isinstance(x, Mapping) else x
     sizes = [_check_leaf(label, leaf, device) for label, leaf in _named_leaves(name, batch_x)]

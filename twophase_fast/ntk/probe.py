@@ -1,64 +1,47 @@
-"""Which nodes use which parameters, and where each keeps its samples: found on two tiny batches.
+"""What a model's program looks like: found once on two tiny batches, good for every batch size.
 
-The model runs on 2 and on 3 samples. Pulling back a random v and then 2**n * v_n multiplies every element of every
-cotangent by exactly 2**n where it belongs to sample n: the ratio is the sample's label. A node whose cotangent is
-labelled is a use; one that is not, and whose shape does not depend on the number of samples, computes a tensor from
-parameters alone (a transposed or sliced weight), and its consumers are looked at instead; one whose shape does
-depend on it mixes samples and is refused. Comparing both runs' shapes says which axis holds the samples.
+The model runs on 2 and on 3 samples. A node whose output grows with the number of samples and whose cotangent is
+sorted by sample (see `labels`) is a use where it reads a parameter; one whose output does not grow computes a tensor
+from parameters alone; one that grows and is not sorted mixes samples and is refused. Comparing the two shapes says
+which axis holds the samples. A program that depends on the data has no such structure; `irregular_uses` then labels
+every tile's own graph.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import torch
-from torch.autograd.graph import GradientEdge, Node
+from torch.autograd.graph import Node
 
 from twophase_fast._types import UnsupportedModelError
 from twophase_fast.ntk.forward import Function
 from twophase_fast.ntk.graph import ACCUMULATE, Graph, output_shape
 from twophase_fast.ntk.inputs import Batch
-from twophase_fast.rules.layout import Layout, labels_agree, sample_layout
+from twophase_fast.ntk.labels import Labels, label
+from twophase_fast.ntk.uses import UseSpec, find_uses
+from twophase_fast.rules.layout import Layout, explicit_layout, labels_agree, sample_layout
 
-_SIZES = ((2, 3), (5, 7))
-_SEED = 20_250_513
-
-
-@dataclass(frozen=True)
-class SlotSpec:
-    """A parameter slot of a use: `source` = (node position, output index) feeds it; `leaves` names its parameters."""
-
-    slot: int
-    source: tuple[int, int]
-    leaves: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class UseSpec:
-    """A use by its position in the graph's fixed order."""
-
-    node: int
-    name: str
-    layouts: dict[int, Layout]
-    slots: tuple[SlotSpec, ...]
-    shapes: dict[int, torch.Size]
+_SIZES = (2, 3)
+_MORE_SIZES = (5, 7)
 
 
 @dataclass(frozen=True)
 class Structure:
-    """What the probe found; holds for every batch size of the same program.
+    """What the probe found; holds for every batch size.
 
     Attributes:
-        signature: Names and edges of the graph, to recognise the same program.
-        uses: Every use of a selected parameter.
+        signature: Names and edges of the graph, or None where the program depends on the data.
+        uses: Every use of a selected parameter (empty where `signature` is None).
         outputs: Number of outputs C.
-        activation_bytes: Bytes of all node outputs, per sample (an upper estimate of what a forward keeps).
+        activation_bytes: Bytes of all node outputs per sample (an upper estimate of what a forward keeps).
         sample_output: Outputs of the probe batch, to compare with the full batch.
-        sample_index: Samples the probe batch was made of.
+        sample_index: The samples the probe batch was made of.
     """
 
-    signature: list
+    signature: list | None
     uses: tuple[UseSpec, ...]
     outputs: int
     activation_bytes: int
@@ -66,90 +49,62 @@ class Structure:
     sample_index: torch.Tensor = field(repr=False)
 
 
-@dataclass
-class _Run:
-    """One tiny run: its graph, and per (node, output) the labels of its elements."""
+class _IrregularError(Exception):
+    """The program has no structure common to all batch sizes."""
 
+
+@dataclass(frozen=True)
+class _Run:
     size: int
     graph: Graph
-    labels: dict[tuple[Node, int], tuple[torch.Tensor, torch.Tensor]]
-    labelled: dict[Node, bool]
+    labels: Labels
 
 
 def probe(function: Function, batch: Batch) -> Structure:
     """Find every use of the selected parameters.
 
     Raises:
-        UnsupportedModelError: Samples are mixed, the program depends on the data, or a sample axis cannot be told.
+        UnsupportedModelError: Samples are mixed, or the output depends on none of the parameters.
     """
-    runs = [_run(function, batch, size) for size in _SIZES[0]]
-    small, large = runs
-    if small.graph.signature() != large.graph.signature():
-        raise UnsupportedModelError(
-            "the model runs another program for 2 than for 3 samples (data-dependent control flow); its uses cannot "
-            "be labelled"
-        )
-    _check_rows(small, large)
-    more: list[_Run] = []
-
-    def evidence() -> list[_Run]:
-        if not more:
-            more.extend(_run(function, batch, size) for size in _SIZES[1])
-        return runs + more
-
-    found = _find_uses(function, large, small)
-    uses = tuple(_specify(large, small, node, slots, evidence) for node, slots in found.items())
-    if not uses:
+    small, large = (_run(function, batch, size) for size in _SIZES)
+    check_same_rows(small.graph.output.detach(), large.graph.output.detach()[: small.size])
+    signature, uses = None, ()
+    try:
+        uses = _regular_uses(function, batch, small, large)
+        signature = large.graph.signature()
+    except _IrregularError:
+        pass  # every tile is labelled on its own instead: exact, and slower
+    if signature is not None and not uses:
         raise UnsupportedModelError("the output depends on none of the selected parameters; check `params`")
     output = large.graph.output
-    return Structure(
-        large.graph.signature(),
-        uses,
-        output.shape[1],
-        _activation_bytes(large.graph) // large.size,
-        output.detach(),
-        torch.arange(large.size) % batch.size,
+    share = _activation_bytes(large.graph) // large.size
+    return Structure(signature, uses, output.shape[1], share, output.detach(), _index(batch, large.size))
+
+
+def irregular_uses(function: Function, graph: Graph) -> tuple[UseSpec, ...]:
+    """Return the uses in one tile's own graph, with an explicit label per row.
+
+    Raises:
+        UnsupportedModelError: The cotangent at the output itself mixes samples.
+    """
+    labels, samples = label(graph), graph.output.shape[0]
+
+    def check(node: Node) -> None:
+        if node is graph.output.grad_fn:
+            raise UnsupportedModelError(
+                f"{node.name()} mixes samples: a per-sample kernel is not defined for this model"
+            )
+
+    found = find_uses(function, graph, lambda n: labels.sorted[n], lambda n: n in labels.sorted, check)
+    return tuple(
+        UseSpec(
+            graph.index[node],
+            node.name(),
+            {j: explicit_layout(labels.elements[node, j], samples) for j in _outputs(graph, labels, node)},
+            slots,
+        )
+        for node, slots in found.items()
     )
-
-
-def _run(function: Function, batch: Batch, size: int) -> _Run:
-    index = torch.arange(size) % batch.size
-    graph = function.graph(batch.take(index.to(function.device)))
-    edges = [(n, j) for n in graph.nodes if n.name() != ACCUMULATE for j in graph.used_outputs(n)]
-    generator = torch.Generator().manual_seed(_SEED)
-    y = graph.output
-    v = torch.randn(y.shape, generator=generator, dtype=torch.float64).to(y)
-    scale = torch.pow(2.0, torch.arange(size)).to(y).unsqueeze(1)
-    once, scaled = (_pull(y, edges, cotangent) for cotangent in (v, v * scale))
-    run = _Run(size, graph, {}, {})
-    for edge, a, b in zip(edges, once, scaled):
-        if a is None:
-            continue
-        labels, known, good = _label(a, b)
-        run.labels[edge] = (labels, known)
-        run.labelled[edge[0]] = run.labelled.get(edge[0], True) and good
-    return run
-
-
-def _pull(y: torch.Tensor, edges: list[tuple[Node, int]], cotangent: torch.Tensor) -> tuple:
-    inputs = [GradientEdge(*edge) for edge in edges]
-    return torch.autograd.grad([y], inputs, [cotangent], retain_graph=True, allow_unused=True)
-
-
-def _label(once: torch.Tensor, scaled: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, bool]:
-    """Return (sample of each element, where it is known, whether every known ratio is a power of two)."""
-    known = once != 0
-    exponent = torch.log2((scaled / torch.where(known, once, torch.ones_like(once))).double().abs())
-    exponent = torch.where(known, exponent, torch.zeros_like(exponent))
-    labels = exponent.round()
-    same_sign = ((once > 0) == (scaled > 0)) | ~known
-    good = bool((same_sign & (exponent == labels)).all())
-    return labels.nan_to_num(-1, -1, -1).long(), known, good
-
-
-def _check_rows(small: _Run, large: _Run) -> None:
-    """Refuse a model whose output for a sample depends on which other samples came with it."""
-    check_same_rows(small.graph.output.detach(), large.graph.output.detach()[: small.size])
 
 
 def check_same_rows(given: torch.Tensor, expected: torch.Tensor) -> None:
@@ -167,88 +122,98 @@ def check_same_rows(given: torch.Tensor, expected: torch.Tensor) -> None:
         )
 
 
-def _find_uses(function: Function, run: _Run, other: _Run) -> dict[Node, list[SlotSpec]]:
-    """Return use node -> its parameter slots."""
-    names = {id(p): name for name, p in function.parameters.items()}
-    slots: dict[tuple[Node, int, tuple[Node, int]], list[str]] = {}
-    for leaf in run.graph.nodes:
-        if leaf.name() == ACCUMULATE and id(leaf.variable) in names:
-            for key in _frontier(run, other, leaf):
-                slots.setdefault(key, []).append(names[id(leaf.variable)])
-    uses: dict[Node, list[SlotSpec]] = {}
-    for (node, slot, (source, j)), leaves in slots.items():
-        uses.setdefault(node, []).append(SlotSpec(slot, (run.graph.index[source], j), tuple(dict.fromkeys(leaves))))
-    return uses
+def _index(batch: Batch, size: int) -> torch.Tensor:
+    return torch.arange(size) % batch.size
 
 
-def _frontier(run: _Run, other: _Run, leaf: Node) -> list[tuple[Node, int, tuple[Node, int]]]:
-    """Return (use, slot, source) reached from a parameter through tensors derived from parameters alone."""
-    found, pending, seen = [], [leaf], {leaf}
-    while pending:
-        source = pending.pop()
-        for node, slot, j in run.graph.consumers[source]:
-            if node not in run.labelled:
-                continue  # the output does not depend on this branch
-            if run.labelled[node]:
-                found.append((node, slot, (source, j)))
-            elif node not in seen:
-                seen.add(node)
-                _check_derived(run, other, node)
-                pending.append(node)
-    return found
+def _run(function: Function, batch: Batch, size: int) -> _Run:
+    graph = function.graph(batch.take(_index(batch, size).to(function.device)))
+    return _Run(size, graph, label(graph))
 
 
-def _check_derived(run: _Run, other: _Run, node: Node) -> None:
-    twin = other.graph.nodes[run.graph.index[node]]
-    shapes = [(output_shape(node, j), output_shape(twin, j)) for j in run.graph.used_outputs(node)]
-    if node is run.graph.output.grad_fn or any(a != b for a, b in shapes):
-        culprit = _first_labelled(run, node)
-        raise UnsupportedModelError(
-            f"{culprit} mixes samples (the cotangent of {node.name()} with shape {tuple(shapes[0][0])} belongs to no "
-            "single sample): a per-sample kernel is not defined for this model; remove the coupling (batch statistics?)"
+def _regular_uses(function: Function, batch: Batch, small: _Run, large: _Run) -> tuple[UseSpec, ...]:
+    """Return the uses, if the program is the same for both batch sizes.
+
+    Raises:
+        _IrregularError: It is not, or a sample axis cannot be told from shapes and labels.
+        UnsupportedModelError: A node mixes samples.
+    """
+    if small.graph.signature() != large.graph.signature():
+        raise _IrregularError
+    more: list[_Run] = []
+
+    def evidence() -> list[_Run]:
+        if not more:
+            more.extend(_run(function, batch, size) for size in _MORE_SIZES)
+        return [small, large, *more]
+
+    def grows(node: Node) -> bool:
+        twin = small.graph.nodes[large.graph.index[node]]
+        return any(output_shape(node, j) != output_shape(twin, j) for j in large.graph.used_outputs(node))
+
+    def check(node: Node) -> None:
+        if grows(node) or node is large.graph.output.grad_fn:
+            raise UnsupportedModelError(_mixing(large, node))
+
+    ordered = large.labels.sorted
+    found = find_uses(function, large.graph, lambda n: grows(n) and ordered[n], lambda n: n in ordered, check)
+    return tuple(
+        UseSpec(
+            large.graph.index[node],
+            node.name(),
+            {j: _layout(small, large, node, j, evidence) for j in _outputs(large.graph, large.labels, node)},
+            slots,
         )
+        for node, slots in found.items()
+    )
 
 
-def _first_labelled(run: _Run, node: Node) -> str:
+def _outputs(graph: Graph, labels: Labels, node: Node) -> list[int]:
+    return [j for j in graph.used_outputs(node) if (node, j) in labels.elements]
+
+
+def _mixing(run: _Run, node: Node) -> str:
+    return (
+        f"{_first_sorted(run, node)} mixes samples (entries of the cotangent at {node.name()}, shape "
+        f"{tuple(output_shape(node, 0))} for {run.size} samples, belong to several): a per-sample kernel is not "
+        "defined for this model; remove the coupling (batch statistics?)"
+    )
+
+
+def _first_sorted(run: _Run, node: Node) -> str:
     """Return the name of the nearest node above `node` whose own cotangent is still sorted by sample."""
-    pending = [node]
+    pending, seen = [node], {node}
     while pending:
-        current = pending.pop(0)
-        for consumer, _, _ in run.graph.consumers.get(current, ()):
-            if run.labelled.get(consumer, False):
+        for consumer, _, _ in run.graph.consumers.get(pending.pop(0), ()):
+            if run.labels.sorted.get(consumer, False):
                 return consumer.name()
-            pending.append(consumer)
+            if consumer not in seen:
+                seen.add(consumer)
+                pending.append(consumer)
     return "the model"
 
 
-def _specify(run: _Run, other: _Run, node: Node, slots: list[SlotSpec], evidence) -> UseSpec:
-    index = run.graph.index[node]
-    outputs = [j for j in run.graph.used_outputs(node) if (node, j) in run.labels]
-    layouts = {j: _layout(run, other, index, j, evidence) for j in outputs}
-    shapes = {j: output_shape(node, j) for j in outputs}
-    return UseSpec(index, node.name(), layouts, tuple(slots), shapes)
+def _layout(small: _Run, large: _Run, node: Node, j: int, evidence: Callable[[], list[_Run]]) -> Layout:
+    """Return the one layout that agrees with both shapes and all labels.
 
-
-def _layout(run: _Run, other: _Run, index: int, j: int, evidence) -> Layout:
-    node, twin = run.graph.nodes[index], other.graph.nodes[index]
-    candidates = list(sample_layout(output_shape(twin, j), output_shape(node, j), other.size, run.size))
-    candidates = _agreeing(candidates, [other, run], index, j)
+    Raises:
+        _IrregularError: None does, or several do.
+    """
+    index = large.graph.index[node]
+    shapes = (output_shape(run.graph.nodes[index], j) for run in (small, large))
+    candidates = _agreeing(list(sample_layout(*shapes, small.size, large.size)), [small, large], index, j)
     if len(candidates) > 1:
         candidates = _agreeing(candidates, evidence(), index, j)
     if len(candidates) != 1:
-        state = "no" if not candidates else "more than one possible"
-        raise UnsupportedModelError(
-            f"{node.name()} with output shape {tuple(output_shape(node, j))} for {run.size} samples has {state} sample "
-            "axis: its rows cannot be sorted by sample"
-        )
+        raise _IrregularError
     return candidates[0]
 
 
 def _agreeing(candidates: list[Layout], runs: list[_Run], index: int, j: int) -> list[Layout]:
     for run in runs:
-        edge = (run.graph.nodes[index], j)
-        if edge in run.labels:
-            candidates = [c for c in candidates if labels_agree(c, *run.labels[edge])]
+        labels = run.labels.elements.get((run.graph.nodes[index], j))
+        if labels is not None:
+            candidates = [c for c in candidates if labels_agree(c, labels)]
     return candidates
 
 

@@ -75,4 +75,4 @@ def naive_entk(
 
 
 def _flat(jacobian: dict[str, torch.Tensor]) -> torch.Tensor:
-    return torch.cat([j.flatten(2) for j in jacobian.values()], 2)
+    return torch.cat([j.reshape(*j.shape[:2], -1) for j in jacobian.values()], 2)

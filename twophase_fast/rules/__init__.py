@@ -14,11 +14,11 @@ What never enters this folder: modules, tiles, kernels of whole models.
 from twophase_fast.rules import convolution, elementwise, embedding, linear, normalization, shape
 from twophase_fast.rules._registry import RULES, Use, rule
 from twophase_fast.rules.generic import generic
-from twophase_fast.rules.layout import Layout, sample_layout
+from twophase_fast.rules.layout import AnyLayout
 
 __all__ = [
     "RULES",
-    "Layout",
+    "AnyLayout",
     "Use",
     "convolution",
     "elementwise",
@@ -27,6 +27,5 @@ __all__ = [
     "linear",
     "normalization",
     "rule",
-    "sample_layout",
     "shape",
 ]

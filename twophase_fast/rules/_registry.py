@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from twophase_fast.rules.layout import Layout
+from twophase_fast.rules.layout import AnyLayout
 
 if TYPE_CHECKING:
     from twophase_fast.rules.factors import Factor
@@ -29,11 +29,11 @@ class Use:
     node: torch.autograd.graph.Node
     slot: int
     shape: torch.Size
-    layouts: dict[int, Layout]
+    layouts: dict[int, AnyLayout]
     cotangents: dict[int, torch.Tensor]
 
     @property
-    def layout(self) -> Layout:
+    def layout(self) -> AnyLayout:
         """Layout of the node's first output."""
         return self.layouts[0]
 

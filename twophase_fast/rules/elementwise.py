@@ -14,11 +14,11 @@ def reduce_to_slot(use: Use, product: torch.Tensor) -> Factor | None:
     Returns None where the slot has an entry per sample position (its sample axis is not of size 1).
     """
     axis = use.layout.axis
-    rank = product.dim() - 4 + 1
+    rank = product.dim() - 3
     aligned = [1] * (rank - len(use.shape)) + list(use.shape)
     if len(use.shape) > rank or aligned[axis] != 1:
         return None
-    split = [*aligned[:axis], 1, 1, *aligned[axis + 1:]]
+    split = [*aligned[:axis], 1, 1, *aligned[axis + 1 :]]
     summed = [k + 2 for k, size in enumerate(split) if size == 1]
     return Dense(product.sum(summed).reshape(*product.shape[:2], *use.shape))
 
@@ -31,20 +31,20 @@ def _operand(use: Use, tensor: torch.Tensor) -> torch.Tensor:
 
 @rule("AddBackward0")
 def add(use: Use) -> Factor | None:
-    """Z = x + alpha * y."""
+    """Sum: z = x + alpha * y."""
     scale = use.node._saved_alpha if use.slot == 1 else 1
     return reduce_to_slot(use, use.g if scale == 1 else use.g * scale)
 
 
 @rule("SubBackward0")
 def sub(use: Use) -> Factor | None:
-    """Z = x - alpha * y."""
+    """Difference: z = x - alpha * y."""
     return reduce_to_slot(use, use.g * -use.node._saved_alpha if use.slot == 1 else use.g)
 
 
 @rule("MulBackward0")
 def mul(use: Use) -> Factor | None:
-    """Z = x * y."""
+    """Product: z = x * y."""
     other = use.node._saved_other if use.slot == 0 else use.node._saved_self
     if other is None or not torch.is_tensor(other):
         return None
@@ -53,7 +53,7 @@ def mul(use: Use) -> Factor | None:
 
 @rule("DivBackward0")
 def div(use: Use) -> Factor | None:
-    """Z = x / y with the parameter above the bar."""
+    """Quotient: z = x / y with the parameter above the bar."""
     if use.slot != 0 or not torch.is_tensor(use.node._saved_other):
         return None
     return reduce_to_slot(use, use.g / _operand(use, use.node._saved_other))

@@ -19,5 +19,5 @@ def embedding(use: Use) -> Factor | None:
     by_sample = by_sample.reshape(by_sample.shape[0], -1).long()
     padding = signed(use.node._saved_padding_idx)
     if padding >= 0:
-        by_sample = torch.where(by_sample == padding, -1, by_sample)
+        by_sample = torch.where(by_sample == padding, use.shape[0], by_sample)
     return Lookup(by_sample.contiguous(), use.rows(), use.shape)

@@ -7,8 +7,7 @@
 | `Lookup` | rows of a table: sum_t e(token[n,t]) g[n,c,t]^T | tokens [N,T], g [N,C,T,p] |
 | `Dense` | itself | J [N,C,*shape] |
 
-Every factor can be materialised (`dense`), concatenated over samples (`concat`) and, with others of its kind from
-further uses of the same parameter, added (`add`).
+Every factor can be materialised (`dense`). `combine` joins the uses of one parameter, `concat` the tiles of samples.
 """
 
 from __future__ import annotations
@@ -48,9 +47,9 @@ class Dense:
         """Return J [N, C, *shape]."""
         return self.jacobian
 
-    def concat(self, others: Sequence[Dense]) -> Dense:
-        """Return the factor of this sample block followed by `others`."""
-        return Dense(torch.cat([self.jacobian, *(o.jacobian for o in others)]))
+    def rows(self) -> torch.Tensor:
+        """Return J as [N, C, P]."""
+        return self.jacobian.reshape(*self.jacobian.shape[:2], -1)
 
     def add(self, other: Dense) -> Dense:
         """Return the factor of the sum of both uses (reuses this factor's memory)."""
@@ -90,11 +89,6 @@ class Outer:
         if self.transposed:
             jacobian = jacobian.transpose(2, 3)
         return jacobian.reshape(*jacobian.shape[:2], *self.shape)
-
-    def concat(self, others: Sequence[Outer]) -> Outer:
-        """Return the factor of this sample block followed by `others`."""
-        a = torch.cat([self.a, *(o.a for o in others)])
-        return replace(self, a=a, g=torch.cat([self.g, *(o.g for o in others)]))
 
     @property
     def dimensions(self) -> tuple[int, int, int]:
@@ -165,11 +159,6 @@ class Conv:
             out=out,
         )
 
-    def concat(self, others: Sequence[Conv]) -> Conv:
-        """Return the factor of this sample block followed by `others`."""
-        x = torch.cat([self.x, *(o.x for o in others)])
-        return replace(self, x=x, g=torch.cat([self.g, *(o.g for o in others)]))
-
     @property
     def unfolds(self) -> bool:
         """Whether the factor can be written with explicit patches: two spatial axes, one group."""
@@ -202,7 +191,7 @@ class Conv:
 
 @dataclass(frozen=True)
 class Lookup:
-    """Rows of a table: J[n,c][v] = sum_t [tokens[n,t] = v] g[n,c,t]; tokens < 0 contribute nothing."""
+    """Rows of a table: J[n,c][v] = sum_t [tokens[n,t] = v] g[n,c,t]; the token V (no row) contributes nothing."""
 
     tokens: torch.Tensor
     g: torch.Tensor
@@ -227,14 +216,8 @@ class Lookup:
         """Return J [N, C, V, p]."""
         n, c, t, p = self.g.shape
         jacobian = self.g.new_zeros(n, c, self.shape[0] + 1, p)
-        rows = torch.where(self.tokens < 0, self.shape[0], self.tokens)
-        jacobian.scatter_add_(2, rows[:, None, :, None].expand(n, c, t, p), self.g)
+        jacobian.scatter_add_(2, self.tokens[:, None, :, None].expand(n, c, t, p), self.g)
         return jacobian[:, :, :-1]
-
-    def concat(self, others: Sequence[Lookup]) -> Lookup:
-        """Return the factor of this sample block followed by `others`."""
-        tokens = torch.cat([self.tokens, *(o.tokens for o in others)])
-        return replace(self, tokens=tokens, g=torch.cat([self.g, *(o.g for o in others)]))
 
     def joins(self, other: Lookup) -> bool:
         """Return whether both uses read the same table."""
@@ -261,6 +244,43 @@ def combine(factors: Sequence[Factor]) -> Factor:
         else:
             first = Dense(first.dense().clone()).add(Dense(other.dense()))
     return first
+
+
+def concat(factors: Sequence[Factor | None], sizes: Sequence[int]) -> Factor:
+    """Return one factor for the samples of several tiles, in order; None stands for a tile without this parameter.
+
+    Tiles in different forms are materialised; rows with fewer positions are padded with zeros.
+    """
+    present = [f for f in factors if f is not None]
+    if len(factors) == 1:
+        return present[0]
+    same = len(present) == len(factors) and len({type(f) for f in factors}) == 1
+    if not same or isinstance(present[0], Dense):
+        shape = present[0].dense().shape[1:]
+        blocks = [f.dense() if f is not None else _zeros(present[0], (n, *shape)) for f, n in zip(factors, sizes)]
+        return Dense(torch.cat(blocks))
+    if isinstance(present[0], Conv):
+        return replace(present[0], x=torch.cat([f.x for f in present]), g=torch.cat([f.g for f in present]))
+    left, empty = ("tokens", present[0].shape[0]) if isinstance(present[0], Lookup) else ("a", 0)
+    positions = max(f.g.shape[2] for f in present)
+    g = torch.cat([_padded(f.g, 2, positions, 0) for f in present])
+    return replace(
+        present[0], g=g, **{left: torch.cat([_padded(getattr(f, left), 1, positions, empty) for f in present])}
+    )
+
+
+def _zeros(factor: Factor, shape: tuple[int, ...]) -> torch.Tensor:
+    like = factor.jacobian if isinstance(factor, Dense) else factor.g
+    return like.new_zeros(shape)
+
+
+def _padded(tensor: torch.Tensor, axis: int, size: int, value: int) -> torch.Tensor:
+    """Return `tensor` with `axis` filled up to `size`."""
+    if tensor.shape[axis] == size:
+        return tensor
+    shape = list(tensor.shape)
+    shape[axis] = size - shape[axis]
+    return torch.cat([tensor, tensor.new_full(shape, value)], axis)
 
 
 def _even_slices(size: int, step: int) -> Iterator[slice]:

@@ -19,20 +19,19 @@ def generic(use: Use) -> Dense:
     first = next(iter(use.cotangents.values()))
     n, c = first.shape[:2]
     jacobian = first.new_zeros(n, c, *use.shape)
-    arity = len(use.node._input_metadata)
-    masked = {
-        j: torch.zeros_like(use.layouts[j].from_samples(g[:, 0]), memory_format=torch.contiguous_format)
-        for j, g in use.cotangents.items()
-    }
     for i in range(n):
         for k in range(c):
-            for j, g in use.cotangents.items():
-                use.layouts[j].by_sample(masked[j])[i] = g[i, k]
-            arguments = [masked.get(j) for j in range(arity)]
-            returned = use.node(*arguments)
-            grad = returned[use.slot] if isinstance(returned, tuple) else returned
+            grad = _one_row(use, i, k)
             if grad is not None:
                 jacobian[i, k] = grad.sum_to_size(use.shape)
-        for j in masked:
-            use.layouts[j].by_sample(masked[j])[i] = 0
     return Dense(jacobian)
+
+
+def _one_row(use: Use, n: int, c: int) -> torch.Tensor | None:
+    """Return the node's gradient of the slot for output c of sample n."""
+    outputs = use.node._input_metadata
+    arguments: list[torch.Tensor | None] = [None] * len(outputs)
+    for j, g in use.cotangents.items():
+        arguments[j] = use.layouts[j].place(g[n, c], n, torch.Size(outputs[j].shape))
+    returned = use.node(*arguments)
+    return returned[use.slot] if isinstance(returned, tuple) else returned

@@ -24,7 +24,7 @@ def _right_operand(use: Use, left: torch.Tensor, scale: float) -> Factor | None:
 
 @rule("AddmmBackward0")
 def addmm(use: Use) -> Factor | None:
-    """Z = beta * bias + alpha * A W: slots 0 (bias) and 2 (W)."""
+    """Affine map: z = beta * bias + alpha * A W: slots 0 (bias) and 2 (W)."""
     node = use.node
     if use.slot == 0:
         return reduce_to_slot(use, use.g if node._saved_beta == 1 else use.g * node._saved_beta)
@@ -35,7 +35,7 @@ def addmm(use: Use) -> Factor | None:
 
 @rule("MmBackward0")
 def mm(use: Use) -> Factor | None:
-    """Z = A W: slot 1 (W)."""
+    """Product: z = A W, slot 1 (W)."""
     if use.slot == 1 and use.node._saved_self is not None:
         return _right_operand(use, use.node._saved_self, 1)
     return None

@@ -22,7 +22,7 @@ def _affine(use: Use, normalised: torch.Tensor | None) -> Factor | None:
 
 @rule("NativeLayerNormBackward0")
 def layer_norm(use: Use) -> Factor | None:
-    """Xhat = (x - mean) * rstd over the trailing axes."""
+    """Normalise: xhat = (x - mean) * rstd over the trailing axes."""
     node = use.node
     if set(use.cotangents) != {0}:
         return None
@@ -44,7 +44,7 @@ def _per_channel(use: Use, normalised: torch.Tensor | None) -> Factor | None:
 
 @rule("NativeBatchNormBackward0", "CudnnBatchNormBackward0", "MiopenBatchNormBackward0")
 def batch_norm(use: Use) -> Factor | None:
-    """Xhat = (x - running_mean) / sqrt(running_var + eps): evaluation mode only."""
+    """Normalise: xhat = (x - running_mean) / sqrt(running_var + eps): evaluation mode only."""
     node = use.node
     if node._saved_training or node._saved_running_mean is None:
         return None
@@ -60,7 +60,7 @@ def _epsilon(node: torch.autograd.graph.Node) -> float:
 
 @rule("NativeGroupNormBackward0")
 def group_norm(use: Use) -> Factor | None:
-    """Xhat = (x - mean) * rstd over each group of channels."""
+    """Normalise: xhat = (x - mean) * rstd over each group of channels."""
     node = use.node
     if set(use.cotangents) != {0}:
         return None

@@ -9,5 +9,5 @@ from twophase_fast.rules.factors import Factor
 
 @rule("ExpandBackward0")
 def expand(use: Use) -> Factor | None:
-    """Z = x broadcast to a larger shape."""
+    """Repeat: z = x broadcast to a larger shape."""
     return reduce_to_slot(use, use.g)
