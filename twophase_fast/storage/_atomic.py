@@ -22,7 +22,7 @@ class _Sink(io.RawIOBase):
     """A binary file whose first write error is kept in `error` instead of being raised."""
 
     def __init__(self, path: Path) -> None:
-        self._file = open(path, "w+b", buffering=0)
+        self._file = path.open("w+b", buffering=0)
         self.error: OSError | None = None
 
     def seek(self, offset: int, whence: int = 0) -> int:

@@ -14,7 +14,11 @@ from twophase_fast.storage import spec
 
 
 def checked_step(step: Any) -> int:
-    """Return a step as a plain int; it must be an integer of at least 0."""
+    """Return a step as a plain int; it must be an integer of at least 0.
+
+    Raises:
+        InputError: It is not.
+    """
     try:
         number = -1 if isinstance(step, bool) else operator.index(step)
     except TypeError:
@@ -25,7 +29,11 @@ def checked_step(step: Any) -> int:
 
 
 def checked_kernel(kernel: Any) -> np.ndarray:
-    """Return a kernel as a NumPy array (a view where it is on the CPU)."""
+    """Return a kernel as a NumPy array (a view where it is on the CPU).
+
+    Raises:
+        InputError: Not float32 or float64, or not shaped like a kernel.
+    """
     array = kernel.detach().cpu().numpy() if isinstance(kernel, torch.Tensor) else kernel
     if not isinstance(array, np.ndarray) or array.dtype.name not in spec.KERNEL_DTYPES:
         given = getattr(kernel, "dtype", type(kernel).__name__)
@@ -37,7 +45,11 @@ def checked_kernel(kernel: Any) -> np.ndarray:
 
 
 def checked_metrics(metrics: Mapping[str, Any] | None) -> dict[str, float]:
-    """Return metrics as floats; 0-dimensional tensors and arrays are read."""
+    """Return metrics as floats; 0-dimensional tensors and arrays are read.
+
+    Raises:
+        InputError: A value is not one number.
+    """
     values = {}
     for name, value in (metrics or {}).items():
         spec.encode_name(name, "metric")
@@ -49,7 +61,11 @@ def checked_metrics(metrics: Mapping[str, Any] | None) -> dict[str, float]:
 
 
 def checked_parameters(parameters: Any) -> dict[str, torch.Tensor]:
-    """Return a module's state dict, or a mapping of names to tensors as it is."""
+    """Return a module's state dict, or a mapping of names to tensors as it is.
+
+    Raises:
+        InputError: Something else.
+    """
     if isinstance(parameters, torch.nn.Module):
         return parameters.state_dict()
     if not isinstance(parameters, Mapping):
@@ -61,7 +77,11 @@ def checked_parameters(parameters: Any) -> dict[str, torch.Tensor]:
 
 
 def columns_of(table: str, rows: Sequence[Mapping[str, Any]]) -> dict[str, np.ndarray]:
-    """Turn rows into columns: int64, float64 or text (object dtype)."""
+    """Turn rows into columns: int64, float64 or text (object dtype).
+
+    Raises:
+        InputError: Rows differ in columns, or a column mixes text and numbers.
+    """
     names = list(rows[0])
     for i, row in enumerate(rows):
         if set(row) != set(names) or not names:
@@ -86,7 +106,11 @@ def _column(table: str, name: str, values: list[Any]) -> np.ndarray:
 
 
 def check_same_columns(table: str, known: Mapping[str, np.ndarray], new: Mapping[str, np.ndarray]) -> None:
-    """Refuse rows whose columns, or whose kinds of column, differ from those the table has."""
+    """Refuse rows whose columns, or whose kinds of column, differ from those the table has.
+
+    Raises:
+        InputError: They differ.
+    """
     before = {name: column.dtype == object for name, column in known.items()}
     after = {name: column.dtype == object for name, column in new.items()}
     if before != after:

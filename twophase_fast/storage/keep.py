@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
+from twophase_fast._matrix import as_matrix
 from twophase_fast._types import InputError
 from twophase_fast.ops import one_minus_cos
 from twophase_fast.storage import spec
@@ -27,14 +28,18 @@ class KernelKeeper:
             self._reference_kernels = {step: load_kernel(ref) for step, ref in node.kernels.items()}
 
     def check(self, step: int, kernel: np.ndarray) -> None:
-        """Refuse a repeated step, and a kernel unlike the ones before it."""
+        """Refuse a repeated step, and a kernel unlike the ones before it.
+
+        Raises:
+            InputError: The step has a kernel already, or shape or dtype differ.
+        """
         if step in self._node.kernels or step in steps_with_distances(self._node):
             raise InputError(f"step {step} already has a kernel; nothing was added")
         known = self._known_form()
         if known is not None and known != (kernel.shape, kernel.dtype.name):
             raise InputError(
-                f"the kernels of this trajectory have shape and dtype {known}, got {(kernel.shape, kernel.dtype.name)}; "
-                "put kernels of another form into a child"
+                f"the kernels of this trajectory have shape and dtype {known}, got "
+                f"{(kernel.shape, kernel.dtype.name)}; put kernels of another form into a child"
             )
 
     def keeps(self, step: int) -> bool:
@@ -80,4 +85,9 @@ def steps_with_distances(node: Node) -> set[int]:
 
 def distance(first: np.ndarray, second: np.ndarray) -> float:
     """S of two kernels of equal shape."""
-    return float(one_minus_cos(torch.from_numpy(first), torch.from_numpy(second)))
+    return float(one_minus_cos(_contiguous(first), _contiguous(second)))
+
+
+def _contiguous(kernel: np.ndarray) -> torch.Tensor:
+    """Matrix form where there is one: full kernels are views of `[N, C, M, C]` buffers."""
+    return torch.from_numpy(kernel if kernel.ndim == 3 else as_matrix(kernel))

@@ -142,7 +142,11 @@ def parts_of(path: Path) -> list[Path]:
 
 
 def _files_of_run(path: Path, prefer_folder: bool) -> list[Path]:
-    """Files to read, packed one first. Where two runs meet, the folder's or the packed one's, as asked."""
+    """Files to read, packed one first. Where two runs meet, the folder's or the packed one's, as asked.
+
+    Raises:
+        StorageError: Nothing is there, or two unrelated runs are.
+    """
     parts = parts_of(path)
     if not path.exists():
         if not parts:
