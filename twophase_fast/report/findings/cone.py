@@ -1,0 +1,114 @@
+"""Cone effect: the kernel keeps moving, ever more slowly and inside an ever narrower cone."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from twophase_fast.report.cone_series import drift, half_angles, primary_output, spacings
+from twophase_fast.report.data import LOW_LR, MAIN, Run
+from twophase_fast.report.findings.verdict import Finding, Outcome, factors, fall, in_seeds, some_seeds
+from twophase_fast.report.numbers import between, pretty
+from twophase_fast.report.spread import Spread
+
+DRIFT_FALL = 2.0
+"""S(t, t+dt) at the first probe step must be at least this many times that at the last one."""
+
+ANGLE_FALL = 1.5
+"""The half-angle at the first probe step must be at least this many times that at the last one."""
+
+CRITERION = (
+    f"Seen when, from the first probe step to the last, S(t, t+dt) at the smallest dt falls at least "
+    f"{DRIFT_FALL:g}× and the half-angle over the fixed window at least {ANGLE_FALL:g}×, each in every seed, while the "
+    "kernel still moves (S > 0), and not each in every seed of the low-learning-rate control."
+)
+
+
+@dataclass(frozen=True)
+class Fall:
+    """First and last value over probe steps, per seed."""
+
+    first_step: int
+    last_step: int
+    first: Spread
+    last: Spread
+
+    @property
+    def factors(self) -> list[float]:
+        """first/last of every seed that has both."""
+        last = self.last.by_seed
+        return [fall(value, last[seed]) for seed, value in self.first.by_seed.items() if seed in last]
+
+
+def cone_finding(run: Run) -> Finding | None:
+    """Return the verdict on kernel drift and half-angle, or None where fewer than two probe steps were stored."""
+    spacing = next(iter(spacings(run)), None)
+    moved = _fall(drift(run, MAIN, primary_output(run), spacing)) if spacing else None
+    if moved is None:
+        return None
+    angle = _fall(half_angles(run, MAIN, primary_output(run)))
+    outcome = _outcome(moved, angle, _control_falls(run, spacing))
+    sentence = _drift_words(outcome, moved, spacing) + _angle_words(run, angle) + _control_words(run, spacing)
+    return Finding("Cone effect", outcome, sentence, CRITERION)
+
+
+def _fall(series: dict[int, Spread]) -> Fall | None:
+    steps = sorted(series)
+    if len(steps) < 2:
+        return None
+    return Fall(steps[0], steps[-1], series[steps[0]], series[steps[-1]])
+
+
+def _control_falls(run: Run, spacing: int) -> bool:
+    """Return whether the low-learning-rate control meets the same two conditions in every seed."""
+    moved = _fall(drift(run, LOW_LR, primary_output(run), spacing))
+    return moved is not None and _narrows(moved, _fall(half_angles(run, LOW_LR, primary_output(run))))
+
+
+def _narrows(moved: Fall, angle: Fall | None) -> bool:
+    narrowed = angle is not None and min(angle.factors, default=0.0) >= ANGLE_FALL
+    return narrowed and min(moved.factors, default=0.0) >= DRIFT_FALL
+
+
+def _outcome(moved: Fall, angle: Fall | None, control_falls: bool) -> Outcome:
+    if angle is None:
+        return "undecided"
+    if not _narrows(moved, angle) or not moved.last.low > 0:
+        return "none"
+    return "partly" if control_falls else "seen"
+
+
+def _drift_words(outcome: Outcome, moved: Fall, spacing: int) -> str:
+    values = moved.factors
+    change = (
+        f"S(t, t+{spacing}) goes from {pretty(moved.first.mean)} at t = {moved.first_step} to "
+        f"{pretty(moved.last.mean)} at t = {moved.last_step}, a fall of {factors(values)}"
+    )
+    if outcome == "seen":
+        return f"Cone effect seen {in_seeds(values)}: {change}."
+    if outcome == "partly":
+        return f"Not distinguished from the control: {change}, but the low-learning-rate control falls as well."
+    if outcome == "undecided":
+        return f"Not decided: {change}."
+    hits = sum(value >= DRIFT_FALL for value in values)
+    return f"No effect seen: {change}, at least {DRIFT_FALL:g}× {some_seeds(hits, len(values))}."
+
+
+def _angle_words(run: Run, angle: Fall | None) -> str:
+    if angle is None:
+        return " The half-angle over a fixed window was not evaluated at two probe steps."
+    return (
+        f" The half-angle over the window goes from {between(angle.first.low, angle.first.high)}° at t = "
+        f"{angle.first_step} to {between(angle.last.low, angle.last.high)}° at t = {angle.last_step}."
+    )
+
+
+def _control_words(run: Run, spacing: int) -> str:
+    moved = _fall(drift(run, LOW_LR, primary_output(run), spacing))
+    if moved is None:
+        return " No low-learning-rate control was run."
+    return f" In the low-learning-rate control the fall of S is {factors(moved.factors)}" + _control_angle(run)
+
+
+def _control_angle(run: Run) -> str:
+    angle = _fall(half_angles(run, LOW_LR, primary_output(run)))
+    return "." if angle is None else f" and that of the half-angle {factors(angle.factors)}."
