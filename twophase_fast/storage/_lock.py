@@ -34,7 +34,8 @@ class Lock:
         except BlockingIOError as error:
             self.release()
             raise StorageError(
-                f"{path.parent} is being written by another process; wait for it to end, or write to another file"
+                f"{path.parent} is being written by another process, or by a trajectory not closed in this one; "
+                "wait for it to end, close it, or write to another file"
             ) from error
         except OSError as error:
             if error.errno not in _UNSUPPORTED:

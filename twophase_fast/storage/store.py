@@ -21,6 +21,8 @@ from twophase_fast.storage.merge import merged
 from twophase_fast.storage.reader import Index, read_header, scan
 from twophase_fast.storage.writer import write_file
 
+_REPLACED = ".replaced-"  # marks the parts of an unfinished run that is being overwritten
+
 
 class Store:
     """Index of a trajectory's files and, when writing, the way to add to them.
@@ -34,7 +36,7 @@ class Store:
     def __init__(self, path: Path, index: Index, header: Header | None = None, lock: Lock | None = None) -> None:
         self.path, self.index, self._header, self._lock = path, index, header, lock
         self._session = uuid.uuid4().hex[:8]
-        self._sequence = 0 if header is None else _last_number(parts_of(path))
+        self._sequence = max((part_number(part.name) for part in parts_of(path)), default=0)
 
     @property
     def writing(self) -> bool:
@@ -53,28 +55,31 @@ class Store:
         """Start a run: make the folder of parts and publish the first, which carries the header."""
         _refuse_to_replace(path, overwrite)
         replaces = path.exists() or bool(parts_of(path))
-        lock = _locked_folder(folder_of(path))
+        folder, lock, aside = folder_of(path), _locked_folder(folder_of(path)), None
         if parts_of(path):
-            lock = _set_aside(folder_of(path), lock)
+            lock, aside = _set_aside(folder, lock)
         store = cls(path, Index(), replace(header, overwrites=replaces), lock)
         try:
             store.publish({})
         except BaseException:
             store.abandon()
+            if aside is not None:
+                aside.rename(folder)
             raise
         return store
 
     @classmethod
     def append_to(cls, path: Path, header: Header) -> Store:
         """Go on writing a run that was cut off or closed; `header` gives this session's provenance."""
-        files = _files_of_run(path, prefer_folder=True)
+        _files_of_run(path, prefer_folder=True)  # refuses where there is nothing, before anything is made
         lock = _locked_folder(folder_of(path))
         try:
             _remove(folder_of(path).glob(f".*{spec.TEMPORARY_SUFFIX}"))
+            files = _files_of_run(path, prefer_folder=True)
             first = read_header(files[-1])
             index = _indexed(files)
         except BaseException:
-            lock.release()
+            _leave(folder_of(path), lock)
             raise
         ours = replace(header, run_id=first.run_id, overwrites=first.overwrites, keep=first.keep)
         return cls(path, index, replace(ours, references=first.references), lock)
@@ -121,13 +126,9 @@ class Store:
 
     def abandon(self) -> None:
         """Stop writing and leave the parts as they are; a folder without parts goes."""
-        folder = folder_of(self.path)
         self._header = None
         if self._lock is not None:
-            if not parts_of(self.path):
-                _remove([*folder.glob(f".*{spec.TEMPORARY_SUFFIX}"), folder / spec.LOCK_FILE])
-                folder.rmdir()
-            self._lock.release()
+            _leave(folder_of(self.path), self._lock)
             self._lock = None
 
 
@@ -150,7 +151,11 @@ def _files_of_run(path: Path, prefer_folder: bool) -> list[Path]:
     parts = parts_of(path)
     if not path.exists():
         if not parts:
-            raise StorageError(f"there is no trajectory at {path}: neither the file nor parts in {folder_of(path)}")
+            older = [str(folder) for folder in _set_aside_folders(path)]
+            hint = f"; an unfinished older run lies in {', '.join(older)}" if older else ""
+            raise StorageError(
+                f"there is no trajectory at {path}: neither the file nor parts in {folder_of(path)}{hint}"
+            )
         return parts
     if not parts:
         return [path]
@@ -190,6 +195,7 @@ def _refuse_to_replace(path: Path, overwrite: bool) -> None:
 def _locked_folder(folder: Path) -> Lock:
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        sync_folder(folder.parent)
         return Lock(folder / spec.LOCK_FILE)
     except StorageError:
         raise
@@ -197,17 +203,25 @@ def _locked_folder(folder: Path) -> Lock:
         raise StorageError(f"cannot write in {folder}: {error}; choose another place") from error
 
 
-def _set_aside(folder: Path, lock: Lock) -> Lock:
+def _set_aside(folder: Path, lock: Lock) -> tuple[Lock, Path]:
     """Rename the parts of an unfinished run, so that nothing is lost until the new run is closed."""
     name = folder.name.removesuffix(spec.PARTS_SUFFIX)
-    folder.rename(folder.with_name(f"{name}.replaced-{uuid.uuid4().hex[:8]}{spec.PARTS_SUFFIX}"))
+    aside = folder.with_name(f"{name}{_REPLACED}{uuid.uuid4().hex[:8]}{spec.PARTS_SUFFIX}")
+    folder.rename(aside)
     lock.release()
-    folder.mkdir()
-    return Lock(folder / spec.LOCK_FILE)
+    return _locked_folder(folder), aside
 
 
 def _set_aside_folders(path: Path) -> list[Path]:
-    return list(path.parent.glob(f"{path.name}.replaced-*{spec.PARTS_SUFFIX}"))
+    return list(path.parent.glob(f"{path.name}{_REPLACED}*{spec.PARTS_SUFFIX}"))
+
+
+def _leave(folder: Path, lock: Lock) -> None:
+    """Unlock a folder, and remove it if it holds no parts."""
+    if not any(folder.glob(f"*{spec.PART_FILE_SUFFIX}")):
+        _remove([*folder.glob(f".*{spec.TEMPORARY_SUFFIX}"), folder / spec.LOCK_FILE])
+        folder.rmdir()
+    lock.release()
 
 
 def _remove(files: Iterable[Path]) -> None:
@@ -215,5 +229,6 @@ def _remove(files: Iterable[Path]) -> None:
         file.unlink(missing_ok=True)
 
 
-def _last_number(parts: list[Path]) -> int:
-    return int(parts[-1].name.split("-")[0]) if parts else 0
+def part_number(name: str) -> int:
+    """Number of a part, from 1, by its file name."""
+    return int(name.split("-")[0])

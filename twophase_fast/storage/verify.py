@@ -11,8 +11,8 @@ import numpy as np
 
 from twophase_fast._types import StorageError
 from twophase_fast.storage import spec, triangle
-from twophase_fast.storage.reader import Index, opened, scan
-from twophase_fast.storage.store import Store, parts_of
+from twophase_fast.storage.reader import Index, opened, read_header, scan
+from twophase_fast.storage.store import Store, folder_of, part_number, parts_of
 
 
 def verify(path: str | os.PathLike[str]) -> list[str]:
@@ -51,7 +51,11 @@ def _problems_together(path: Path) -> list[str]:
         Store.open(path)
     except StorageError as error:
         return [str(error)]
-    return []
+    base = path.with_name(path.name.removesuffix(spec.PARTS_SUFFIX))
+    packed = read_header(base).packed_parts if base.is_file() else ()
+    present = {part_number(name) for name in [*packed, *(part.name for part in parts_of(base))]}
+    missing = sorted(set(range(1, max(present, default=0) + 1)) - present)
+    return [f"{folder_of(base)}: part {number} is missing" for number in missing]
 
 
 def _problems_of_file(file: Path) -> list[str]:

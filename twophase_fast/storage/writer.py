@@ -8,7 +8,7 @@ import h5py
 import numpy as np
 import torch
 
-from twophase_fast.storage import spec
+from twophase_fast.storage import spec, triangle
 from twophase_fast.storage.arrays import TEXT, create, dimension, label, write_json, write_tensors
 from twophase_fast.storage.content import Content, Contents, Header, KernelStack, NodePath, Probe
 
@@ -81,8 +81,6 @@ def _steps_scale(group: h5py.Group, steps) -> h5py.Dataset:
 
 
 def _write_kernels(group: h5py.Group, stack: KernelStack) -> None:
-    from twophase_fast.storage import triangle
-
     row = triangle.entries(stack.shape) if stack.packed else stack.shape
     names = spec.KERNEL_AXES[: len(stack.shape)]
     if stack.packed:
