@@ -354,7 +354,9 @@ def embedding_bag():
 
 @case
 def embedding_sequence_first():
-    return Apply(lambda s, t: s.b(s.e(t.T).mean(0)), e=nn.Embedding(9, 5), b=nn.Linear(5, 3)), torch.randint(0, 9, (4, 6))
+    return Apply(lambda s, t: s.b(s.e(t.T).mean(0)), e=nn.Embedding(9, 5), b=nn.Linear(5, 3)), torch.randint(
+        0, 9, (4, 6)
+    )
 
 
 @case
@@ -538,7 +540,9 @@ def output_fn_and_targets():
 def frozen_and_unused():
     frozen = nn.Linear(5, 5)
     frozen.requires_grad_(False)
-    return Apply(lambda s, x: s.b(s.a(s.f(x)).tanh()), a=nn.Linear(5, 5), b=nn.Linear(5, 3), f=frozen, z=_p(3)), _x(4, 5)
+    return Apply(lambda s, x: s.b(s.a(s.f(x)).tanh()), a=nn.Linear(5, 5), b=nn.Linear(5, 3), f=frozen, z=_p(3)), _x(
+        4, 5
+    )
 
 
 @case

@@ -139,12 +139,12 @@ class _Run:
             accumulator = total or self._accumulator()
             self._add(accumulator, name, left.pop(name, None), None if right is None else right.pop(name, None))
             if per_parameter:
-                kernels[name] = _finite(accumulator.kernel(), name)
+                kernels[name] = _check_finite(accumulator.kernel(), name)
         if total is not None:
             kernels[""] = total.kernel()
         self.info.seconds["gram"] = time.perf_counter() - started
         if total is not None and not bool(torch.isfinite(kernels[""]).all()):
-            self._name_culprit(kernels[""])
+            self._name_culprit()
         return kernels
 
     def _add(
@@ -197,27 +197,33 @@ class _Run:
             raise InputError(f"x1 gives {self.info.outputs} outputs and x2 gives {structure.outputs}; they must agree")
         self.info.outputs = structure.outputs
 
-    def _name_culprit(self, kernel: torch.Tensor) -> None:
-        """Say which parameter's Jacobian is not finite, on the first sample it shows in.
+    def _name_culprit(self) -> None:
+        """Say which parameter's Jacobian is not finite, and for which sample.
 
         Raises:
-            UnsupportedModelError: Always; it names the parameter, or says that the products overflow.
+            UnsupportedModelError: Always; where every Jacobian is finite it says that their products overflow.
         """
-        bad = (~torch.isfinite(kernel)).reshape(kernel.shape[0], -1).any(1).nonzero()
-        sample = int(bad[0])
-        piece = self.left.take(slice(sample, sample + 1))
-        single = _Run(self.function, piece, None, "trace", None)
-        single.kernels(per_parameter=True)
+        for label, batch in (("x1", self.left), ("x2", self.right)):
+            for n in range(0 if batch is None else batch.size):
+                piece = batch.take(slice(n, n + 1))
+                structure = probe(self.function, piece)
+                for name, factor in capture(self.function, piece, structure, summed=self.summed).items():
+                    _check_finite(factor.dense(), name, f" for sample {n} of {label}")
         raise UnsupportedModelError(
-            f"the kernel has NaN or infinite entries (first in sample {sample}), though each parameter's Jacobian is "
-            "finite there: the products overflow; rescale the outputs or use float64"
+            "the kernel has NaN or infinite entries though every Jacobian is finite: their products overflow; rescale "
+            "the outputs or use float64"
         )
 
 
-def _finite(kernel: torch.Tensor, name: str) -> torch.Tensor:
-    if not bool(torch.isfinite(kernel).all()):
+def _check_finite(tensor: torch.Tensor, name: str, where: str = "") -> torch.Tensor:
+    """Return `tensor`, or refuse it.
+
+    Raises:
+        UnsupportedModelError: It holds NaN or infinite entries.
+    """
+    if not bool(torch.isfinite(tensor).all()):
         raise UnsupportedModelError(
-            f"the Jacobian of {name!r} has NaN or infinite entries, so its kernel is not defined; look for a square "
-            "root or division at zero on the way to the output"
+            f"the Jacobian of {name!r} has NaN or infinite entries{where}, so its kernel is not defined; look for a "
+            "square root or division at zero on the way to the output"
         )
-    return kernel
+    return tensor

@@ -26,7 +26,7 @@ class Labels:
     """Labels of every cotangent of a graph.
 
     Attributes:
-        elements: (node, output index) -> int64 labels in the cotangent's shape; -1 where it is zero.
+        elements: (node, output index) -> int64 labels in the cotangent's shape; -1 where it is zero or not finite.
         sorted: Node -> whether each of its cotangents' elements belongs to one sample.
     """
 
@@ -49,7 +49,7 @@ def label(graph: Graph) -> Labels:
             digit, good = _digit(a, b)
             ordered[edge[0]] = ordered.get(edge[0], True) and good
             labels[edge] = labels.get(edge, 0) + digit * place
-    known = {edge: a != 0 for edge, a in zip(edges, once) if a is not None}
+    known = {edge: _known(a) for edge, a in zip(edges, once) if a is not None}
     elements = {edge: torch.where(known[edge], value, UNKNOWN) for edge, value in labels.items()}
     return Labels(elements, ordered)
 
@@ -67,9 +67,14 @@ def _pull(y: torch.Tensor, edges: list[tuple[Node, int]], cotangent: torch.Tenso
     return torch.autograd.grad([y], inputs, [cotangent], retain_graph=True, allow_unused=True)
 
 
+def _known(cotangent: torch.Tensor) -> torch.Tensor:
+    """Return where a cotangent can be labelled: zero has no sample, infinity and NaN show in the kernel itself."""
+    return (cotangent != 0) & torch.isfinite(cotangent)
+
+
 def _digit(once: torch.Tensor, scaled: torch.Tensor) -> tuple[torch.Tensor, bool]:
     """Return the exponent of scaled / once per element, and whether all are whole and in range."""
-    known = once != 0
+    known = _known(once) & torch.isfinite(scaled)
     ratio = torch.where(known, scaled, 1.0).double() / torch.where(known, once, 1.0).double()
     exponent = torch.log2(ratio.clamp_min(0.5))
     whole = exponent.round()

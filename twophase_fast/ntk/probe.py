@@ -22,7 +22,7 @@ from twophase_fast.ntk.graph import ACCUMULATE, Graph, output_shape
 from twophase_fast.ntk.inputs import Batch
 from twophase_fast.ntk.labels import Labels, label
 from twophase_fast.ntk.uses import UseSpec, find_uses
-from twophase_fast.rules.layout import Layout, explicit_layout, labels_agree, sample_layout
+from twophase_fast.rules.layout import UNKNOWN, Layout, explicit_layout, labels_agree, sample_layout
 
 _SIZES = (2, 3)
 _MORE_SIZES = (5, 7)
@@ -96,15 +96,13 @@ def irregular_uses(function: Function, graph: Graph) -> tuple[UseSpec, ...]:
             )
 
     found = find_uses(function, graph, lambda n: labels.sorted[n], lambda n: n in labels.sorted, check)
-    return tuple(
-        UseSpec(
-            graph.index[node],
-            node.name(),
-            {j: explicit_layout(labels.elements[node, j], samples) for j in _outputs(graph, labels, node)},
-            slots,
-        )
-        for node, slots in found.items()
-    )
+    specs = []
+    for node, slots in found.items():
+        elements = {j: labels.elements[node, j] for j in _outputs(graph, labels, node)}
+        layouts = {j: explicit_layout(e, samples) for j, e in elements.items() if bool((e != UNKNOWN).any())}
+        if layouts:  # else no sample of this tile reaches the node
+            specs.append(UseSpec(graph.index[node], node.name(), layouts, slots))
+    return tuple(specs)
 
 
 def check_same_rows(given: torch.Tensor, expected: torch.Tensor) -> None:

@@ -67,7 +67,8 @@ def naive_entk(
     if output == "sum":
         scale = j1.shape[1] ** -0.5
         return (j1.sum(1) * scale) @ (j2.sum(1) * scale).T
-    full = torch.einsum("ncp,mdp->nmcd", j1, j2)
+    (n, c), (m, d) = j1.shape[:2], j2.shape[:2]
+    full = (j1.flatten(0, 1) @ j2.flatten(0, 1).T).view(n, c, m, d).transpose(1, 2)
     if output == "full":
         return full
     diagonal = full.diagonal(dim1=2, dim2=3)

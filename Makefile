@@ -1,0 +1,66 @@
+# Everything starts from a fresh clone: each target makes .venv and installs what it needs.
+#   make demo        train, spawn twins, measure, write runs/demo.h5 and runs/demo.html (minutes)
+#   make test        the test suite (under 10 minutes on 2 cores)
+#   make test-full   also the long acceptance runs (up to 60 minutes)
+#   make bench       time and peak memory against the peers, written to benchmarks/results/
+#   make lint        ruff, import layers, clang-format
+#   make format      rewrite the sources in the project's style
+#   make clean       remove builds and .venv
+
+PYTHON ?= python3
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+SOURCES := setup.py pyproject.toml constraints.txt $(shell find csrc -name '*.cpp' -o -name '*.h')
+
+.PHONY: demo test test-full bench lint format clean
+
+$(BIN)/python:
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade pip
+
+# torch first and pinned, so that nothing pulls another build of it.
+.venv/.torch: $(BIN)/python constraints.txt
+	$(PIP) torch
+	touch $@
+
+.venv/.demo: .venv/.torch $(SOURCES)
+	$(PIP) -e '.[report]'
+	touch $@
+
+.venv/.test: .venv/.torch $(SOURCES)
+	$(PIP) -e '.[test]'
+	touch $@ .venv/.demo
+
+.venv/.dev: .venv/.test
+	$(PIP) -e '.[dev]'
+	touch $@ .venv/.test .venv/.demo
+
+.venv/.bench: .venv/.test
+	$(PIP) -e '.[test,peers]'
+	touch $@
+
+demo: .venv/.demo
+	$(BIN)/twophase demo
+
+test: .venv/.test
+	$(BIN)/python -m pytest -q -m 'not full' --durations=10
+
+test-full: .venv/.test
+	$(BIN)/python -m pytest -q --durations=25
+
+bench: .venv/.bench
+	$(BIN)/python -m benchmarks.run
+
+lint: .venv/.dev
+	$(BIN)/ruff check --quiet .
+	$(BIN)/ruff format --check --quiet .
+	$(BIN)/lint-imports
+	$(BIN)/clang-format --dry-run -Werror $$(find csrc -name '*.cpp' -o -name '*.h')
+
+format: .venv/.dev
+	$(BIN)/ruff check --quiet --fix .
+	$(BIN)/ruff format --quiet .
+	$(BIN)/clang-format -i $$(find csrc -name '*.cpp' -o -name '*.h')
+
+clean:
+	rm -rf .venv build dist *.egg-info twophase_fast/_C*.so

@@ -1,0 +1,108 @@
+"""Options of `entk`: tiles, parameter selection, per-parameter kernels, symmetry, repeatability, float32 error."""
+
+import pytest
+import torch
+from torch import nn
+from torch.func import functional_call, jacrev, vmap
+
+import twophase_fast as tp
+from twophase_fast._model_cases import MODEL_CASES
+from twophase_fast.ntk import naive_entk
+
+TILED = [
+    "resnet20",
+    "vit",
+    "gpt_tied",
+    "lstm",
+    "routed_experts",
+    "conv_over_windows",
+    "sequence_first",
+    "embedding_bag",
+]
+
+
+@pytest.mark.parametrize("name", TILED)
+@pytest.mark.parametrize("tile", [1, 3])
+def test_tiles_agree(name, tile):
+    model, inputs, options = MODEL_CASES[name]()
+    whole = tp.entk(model, inputs, **options)
+    tiled, info = tp.entk(model, inputs, tile=tile, return_info=True, **options)
+    assert info.tile == tile
+    torch.testing.assert_close(tiled, whole, rtol=1e-11, atol=1e-11 * float(whole.abs().max()))
+    cross = tp.entk(model, inputs, inputs, tile=tile, **options)
+    torch.testing.assert_close(cross, whole, rtol=1e-11, atol=1e-11 * float(whole.abs().max()))
+
+
+@pytest.mark.parametrize("name", ["resnet20", "vit", "gpt_tied", "weight_norm", "shared_module_two_names"])
+@pytest.mark.parametrize("output", ["full", "trace", "diagonal", "sum"])
+def test_per_parameter_sums_to_the_kernel(name, output):
+    model, inputs, options = MODEL_CASES[name]()
+    parts = tp.entk(model, inputs, output=output, per_parameter=True, **options)
+    assert list(parts) == [n for n, _ in model.named_parameters()]
+    torch.testing.assert_close(sum(parts.values()), tp.entk(model, inputs, output=output, **options))
+
+
+@pytest.mark.parametrize("params", ["*bias", ["0.weight", "4.*"], lambda name: name.endswith("weight")])
+def test_selected_parameters(params):
+    model = nn.Sequential(nn.Linear(5, 4), nn.Tanh(), nn.Linear(4, 4), nn.Tanh(), nn.Linear(4, 2)).double()
+    x = torch.randn(4, 5, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    kernel, truth = tp.entk(model, x, params=params), naive_entk(model, x, params=params)
+    torch.testing.assert_close(kernel, truth)
+    assert float((kernel - tp.entk(model, x)).abs().max()) > 1e-3
+
+
+@pytest.mark.parametrize("name", ["resnet20", "vit", "mlp", "vgg16_narrow"])
+def test_symmetric_and_repeatable_to_the_bit(name):
+    model, inputs, _ = MODEL_CASES[name]()
+    model, inputs = model.float(), inputs.float()
+    for output in ("full", "trace", "diagonal", "sum"):
+        kernel = tp.entk(model, inputs, output=output)
+        mirrored = kernel.permute(1, 0, 3, 2) if output == "full" else kernel.transpose(0, 1)
+        assert torch.equal(kernel, mirrored)
+        assert torch.equal(kernel, tp.entk(model, inputs, output=output))
+    assert kernel.dtype == torch.float32
+
+
+def _torch_func(model, x):
+    """The kernel of the PyTorch tutorial: Jacobians by vmap(jacrev), contracted per parameter."""
+    parameters = {name: p.detach() for name, p in model.named_parameters()}
+
+    def single(p, sample):
+        return functional_call(model, {**p, **dict(model.named_buffers())}, (sample[None],)).squeeze(0)
+
+    jacobians = vmap(jacrev(single), (None, 0))(parameters, x)
+    flat = torch.cat([j.flatten(2) for j in jacobians.values()], 2)
+    return torch.einsum("ncp,mdp->nmcd", flat, flat)
+
+
+@pytest.mark.parametrize("name", ["mlp", "tutorial_cnn", "resnet20", "vit", "vgg16_narrow", "grouped_cnn"])
+def test_float32_error_at_most_twice_torch_func(name):
+    model, inputs, _ = MODEL_CASES[name]()
+    truth = naive_entk(model, inputs)
+    model, inputs = model.float(), inputs.float()
+    if name == "resnet20":  # torch.func refuses in-place updates of captured tensors
+        for module in model.modules():
+            if isinstance(module, nn.ReLU):
+                module.inplace = False
+
+    def error(kernel):
+        return float((kernel.double() - truth).norm() / truth.norm())
+
+    assert error(tp.entk(model, inputs)) <= 2 * error(_torch_func(model, inputs))
+
+
+def test_mixed_dtypes_accumulate_in_the_widest():
+    model = nn.Sequential(nn.Linear(5, 4), nn.Tanh(), nn.Linear(4, 2)).double()
+    x = torch.randn(4, 5, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    kernel = tp.entk(model, x, output_fn=lambda y: y.float())
+    assert kernel.dtype == torch.float64
+    torch.testing.assert_close(kernel, tp.entk(model, x), rtol=1e-6, atol=1e-6)
+
+
+def test_bfloat16_model_gives_float32():
+    model = nn.Sequential(nn.Linear(5, 4), nn.Tanh(), nn.Linear(4, 2)).bfloat16()
+    x = torch.randn(4, 5, generator=torch.Generator().manual_seed(0)).bfloat16()
+    kernel = tp.entk(model, x)
+    assert kernel.dtype == torch.float32
+    truth = tp.entk(model.double(), x.double())
+    assert float((kernel - truth).norm() / truth.norm()) < 0.02
