@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from os import PathLike
 from pathlib import Path
+from typing import Any
 
 import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 from twophase_fast._types import TwoPhaseError
 from twophase_fast.report import cone_series as cone
@@ -46,8 +48,8 @@ def draw_headline(source: Trajectory | str | PathLike[str], out: Path) -> Path:
         raise TwoPhaseError(f"{run.name} holds neither twin runs nor kernels of two probe steps: nothing to draw")
     with mpl.rc_context({**RC, "savefig.facecolor": "white", "legend.frameon": False, "legend.fontsize": 9}):
         width, height = PANEL_INCHES
-        figure = Figure(figsize=(width * len(painters), height), layout="constrained")
-        figure.get_layout_engine().set(w_pad=0.12)
+        layout = ConstrainedLayoutEngine(w_pad=0.12)
+        figure = Figure(figsize=(width * len(painters), height), layout=layout)
         for ax, paint in zip(figure.subplots(1, len(painters), squeeze=False)[0], painters, strict=True):
             paint(figure, ax)
         with replacing(out) as path:
@@ -86,7 +88,13 @@ def _equal_horizon(run: Run, variant: str, horizon: int) -> Series:
 
 
 def _note(ax: Axes, y: float, text: str) -> None:
-    place = {"xytext": (0, 4), "textcoords": "offset points", "ha": "right", "va": "bottom", "fontsize": 9}
+    place: dict[str, Any] = {
+        "xytext": (0, 4),
+        "textcoords": "offset points",
+        "ha": "right",
+        "va": "bottom",
+        "fontsize": 9,
+    }
     ax.annotate(text, (1, y), xycoords=("axes fraction", "data"), color=LIGHT["soft"], **place)
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import re
 from collections.abc import Mapping
+from typing import Any
 
 import matplotlib as mpl
 import numpy as np
@@ -54,7 +55,7 @@ VARIANT_COLORS: Mapping[str, str] = {MAIN: LIGHT["main"], LOW_LR: LIGHT["low"]}
 PANEL_WIDTH = 4.4
 """Inches: at a phone's width the 10 pt text of a panel is about 11 px high."""
 
-RC: Mapping[str, object] = {
+RC: dict[Any, Any] = {
     "font.family": "sans-serif",
     "font.sans-serif": ["DejaVu Sans"],
     "font.size": 10,

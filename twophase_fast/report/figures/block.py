@@ -61,7 +61,7 @@ def draw_panel(anchor: str, title: str, alt: str, paint: Callable[[Axes], None],
 
 def rendered(anchor: str, paint: Callable[[Figure], None], height: float = 3.1) -> str:
     """Return the inline SVG of a figure painted under the report's settings."""
-    with mpl.rc_context(dict(RC)):
+    with mpl.rc_context(RC):
         figure = panel(height)
         paint(figure)
         return to_svg(figure, anchor)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 
 from matplotlib.axes import Axes
 
@@ -69,7 +70,7 @@ def _by_variant(
 def _half_angles(run: Run) -> Block | None:
     window = cone.window(run)
     groups = {
-        output: _one_per_variant(run, lambda variant, output=output: cone.half_angles(run, variant, output))
+        output: _one_per_variant(run, partial(cone.half_angles, run, output=output))
         for output in unique(run.table("cone"), "output")
     }
     groups = {output: series for output, series in groups.items() if series}

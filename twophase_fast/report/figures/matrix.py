@@ -77,7 +77,8 @@ def add_scale(figure: Figure, image: AxesImage, ax: Axes) -> None:
     bar.outline.set_visible(False)  # type: ignore[operator]
     bar.set_label("S(i, j)", rotation_mode="anchor")
     if isinstance(image.norm, LogNorm):
-        wide = image.norm.vmax > MANY_DECADES * image.norm.vmin
+        low, high = image.get_clim()
+        wide = high > MANY_DECADES * low
         bar.ax.yaxis.set_major_locator(LogLocator(10, subs=(1,) if wide else (1, 2, 5)))
         bar.ax.yaxis.set_major_formatter(log_label)
         bar.ax.yaxis.set_minor_formatter(lambda *_: "")

@@ -42,8 +42,8 @@ class Fall:
 def cone_finding(run: Run) -> Finding | None:
     """Return the verdict on kernel drift and half-angle, or None where fewer than two probe steps were stored."""
     spacing = next(iter(spacings(run)), None)
-    moved = _fall(drift(run, MAIN, primary_output(run), spacing)) if spacing else None
-    if moved is None:
+    moved = None if spacing is None else _fall(drift(run, MAIN, primary_output(run), spacing))
+    if spacing is None or moved is None:
         return None
     angle = _fall(half_angles(run, MAIN, primary_output(run)))
     outcome = _outcome(moved, angle, _control_falls(run, spacing))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
 from twophase_fast.report.data import LOW_LR, MAIN, Run, setting
 from twophase_fast.report.findings.equal_horizon import Comparison, compare
@@ -60,7 +61,7 @@ def _sentence(outcome: Outcome, main: Comparison, hits: int) -> str:
     return f"No effect seen: {change}; a drop beyond the sampling error {some_seeds(hits, len(main.first))}."
 
 
-def _percent(values: dict[int, float]) -> str:
+def _percent(values: Mapping[int, float]) -> str:
     return between(100 * min(values.values()), 100 * max(values.values()), lambda v: pretty(v, 2)) + " %"
 
 

@@ -42,7 +42,7 @@ def _twin_sheet(run: Run, variant: str) -> Sheet | None:
         f"Twin runs, {run.label(variant)}",
         ["t₀", "h", *(TWIN_COLUMNS[name] for name in columns)],
         body,
-        f"t₀: spawn step; h: horizon, the steps since. Mean and range over {count(len(unique(table, 'seed')), 'seed')}; "
+        f"t₀: spawn step; h: steps since (horizon). Mean and range over {count(len(unique(table, 'seed')), 'seed')}; "
         "the control row is the largest value of all its cells.",
         frozenset({TWIN_COLUMNS["relative_distance"]}),
     )

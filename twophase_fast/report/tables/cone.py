@@ -47,7 +47,9 @@ def _units(window: int | None) -> str:
     velocity = "Velocity is S per iteration since the previous probe step."
     if window is None:
         return velocity
-    return f"{velocity} Half-angle: degrees, over the fixed window of {window:,} iterations; blank where that passes the end."
+    return (
+        f"{velocity} Half-angle: degrees, over a fixed window of {window:,} iterations; blank where it passes the end."
+    )
 
 
 def _to_previous(run: Run, variant: str, output: str, steps: list[int]) -> dict[int, Spread]:
