@@ -12,6 +12,7 @@
 
 #include "common/cpu.h"
 #include "gram/gram.h"
+#include "pair_moments/pair_moments.h"
 
 namespace py = pybind11;
 
@@ -76,6 +77,66 @@ void symmetrize_binding(py::array out, const std::string&, int threads) {
   });
 }
 
+Element element_of(const py::array& array) {
+  const char kind = array.dtype().kind();
+  const auto bytes = array.itemsize();
+  if (kind == 'f' && bytes == 4) return Element::f32;
+  if (kind == 'f' && bytes == 8) return Element::f64;
+  if (kind == 'f' && bytes == 2) return Element::f16;
+  if (kind == 'u' && bytes == 2) return Element::bf16;  // bfloat16 comes as its bits
+  throw std::invalid_argument("expected float32, float64, float16, or uint16 for bfloat16");
+}
+
+const void* vector_data(const py::array& array, const MomentsPosition& like) {
+  require(array.ndim() == 1 && (array.size() < 2 || array.strides(0) == array.itemsize()),
+          "expected contiguous vectors");
+  require(array.size() == like.size && element_of(array) == like.element, "vectors differ in size or dtype");
+  return array.data();
+}
+
+// xs holds `runs` times the vectors of one run; ys one run or nothing.
+std::vector<MomentsPosition> positions_of(const std::vector<py::array>& xs, const std::vector<py::array>& ys,
+                                          size_t runs) {
+  require(runs > 0 && xs.size() % runs == 0, "xs is not a whole number of runs");
+  const size_t count = xs.size() / runs;
+  require(ys.empty() || ys.size() == count, "xs and ys differ in length");
+  std::vector<MomentsPosition> positions;
+  for (size_t p = 0; p < count; ++p) {
+    MomentsPosition position{element_of(xs[p]), xs[p].size(), {}, nullptr};
+    for (size_t run = 0; run < runs; ++run) {
+      position.x.push_back(vector_data(xs[run * count + p], position));
+    }
+    if (!ys.empty()) position.y = vector_data(ys[p], position);
+    positions.push_back(position);
+  }
+  return positions;
+}
+
+py::array_t<double> pair_moments_binding(const std::vector<py::array>& xs, const std::vector<py::array>& ys,
+                                         int64_t runs, const std::string& isa, int threads) {
+  const std::vector<MomentsPosition> positions = positions_of(xs, ys, runs);
+  const auto count = static_cast<int64_t>(positions.size());
+  py::array_t<double> out({runs, ys.empty() ? runs : 1, count, int64_t{kMomentFields}});
+  double* data = out.mutable_data();
+  const Isa tier = parse_isa(isa);
+  const py::gil_scoped_release unlocked;
+  pair_moments(positions, tier, threads, data);
+  return out;
+}
+
+py::array_t<double> residual_moments_binding(const std::vector<py::array>& xs,
+                                             const std::vector<py::array>& ys, double scale,
+                                             const std::string& isa, int threads) {
+  require(!xs.empty() && !ys.empty(), "expected one run of x and one of y");
+  const std::vector<MomentsPosition> positions = positions_of(xs, ys, 1);
+  py::array_t<double> out({static_cast<int64_t>(positions.size()), int64_t{kResidualFields}});
+  double* data = out.mutable_data();
+  const Isa tier = parse_isa(isa);
+  const py::gil_scoped_release unlocked;
+  residual_moments(positions, scale, tier, threads, data);
+  return out;
+}
+
 std::vector<std::string> isa_names() {
   std::vector<std::string> names;
   for (const Isa isa : available_isas()) names.emplace_back(isa_name(isa));
@@ -91,4 +152,6 @@ PYBIND11_MODULE(_C, module) {
   module.def("available_isas", isa_names);
   module.def("gram_", gram_binding);
   module.def("symmetrize_", symmetrize_binding);
+  module.def("pair_moments", pair_moments_binding);
+  module.def("residual_moments", residual_moments_binding);
 }

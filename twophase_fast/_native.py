@@ -22,6 +22,8 @@ except ImportError as error:
     _C = None
     _import_error = error
 
+_available: tuple[str, ...] = () if _C is None else tuple(_C.available_isas())
+
 ISAS = ("scalar", "avx2", "avx512", "amx")
 """Instruction-set tiers, from the oracle upwards."""
 
@@ -68,7 +70,7 @@ def isa() -> str:
 
 def available_isas() -> tuple[str, ...]:
     """Return the tiers compiled in and supported by this processor, ascending; empty without the extension."""
-    return () if _C is None else tuple(_C.available_isas())
+    return _available
 
 
 def threads() -> int:

@@ -38,11 +38,15 @@ bool is_available(Isa isa) {
 
 }  // namespace
 
-std::vector<Isa> available_isas() {
-  std::vector<Isa> tiers;
-  for (const Isa isa : kTiers) {
-    if (is_available(isa)) tiers.push_back(isa);
-  }
+const std::vector<Isa>& available_isas() {
+  // Asked once: in a virtual machine the cpuid instruction costs tens of microseconds.
+  static const std::vector<Isa> tiers = [] {
+    std::vector<Isa> found;
+    for (const Isa isa : kTiers) {
+      if (is_available(isa)) found.push_back(isa);
+    }
+    return found;
+  }();
   return tiers;
 }
 

@@ -9,7 +9,7 @@ enum class Isa { scalar, avx2, avx512, amx };
 
 // Tiers that are compiled in and supported by processor and operating system, ascending; scalar is always
 // there.
-std::vector<Isa> available_isas();
+const std::vector<Isa>& available_isas();
 
 const char* isa_name(Isa isa);
 

@@ -33,7 +33,7 @@ class PairMoments:
         dx: <d, x>.
         ds: <d, x + y> = ‖y‖² − ‖x‖² without cancellation.
         max_abs_d: max |d|; NaN if any d is NaN.
-        changed: Number of entries with x ≠ y (a NaN differs from everything).
+        changed: Number of entries with d ≠ 0 (a NaN is).
     """
 
     xy: torch.Tensor
@@ -52,9 +52,7 @@ class PairMoments:
         return PairMoments(**{**sums, "max_abs_d": self.max_abs_d.amax(-1)})
 
 
-def pair_moments(
-    xs: Run | Iterable[Run], ys: Run | None = None, *, backend: Backend | None = None
-) -> PairMoments:
+def pair_moments(xs: Run | Iterable[Run], ys: Run | None = None, *, backend: Backend | None = None) -> PairMoments:
     """Return inner products, norms and differences of pairs of runs, each element read once.
 
     A *run* is a tensor or a list of tensors (the parameters of one model). Products are formed and summed in
@@ -163,9 +161,7 @@ def _check_alike(
 
 def _check_norm(name: str, square: float) -> None:
     if square == 0.0:
-        raise InputError(
-            f"{name} is all zero, its direction is undefined; 1 − cos needs a vector with a norm"
-        )
+        raise InputError(f"{name} is all zero, its direction is undefined; 1 − cos needs a vector with a norm")
     if math.isnan(square):
         raise InputError(f"{name} holds NaN or infinity; look for it with torch.isfinite")
     if not _SMALLEST < square < _LARGEST:
@@ -175,22 +171,16 @@ def _check_norm(name: str, square: float) -> None:
         )
 
 
-def _fake_pair_moments(
-    xs: list[torch.Tensor], ys: list[torch.Tensor], runs: int, backend: str
-) -> torch.Tensor:
+def _fake_pair_moments(xs: list[torch.Tensor], ys: list[torch.Tensor], runs: int, backend: str) -> torch.Tensor:
     shape = (runs, 1 if ys else runs, len(xs) // runs, len(FIELDS))
     return xs[0].new_empty(shape, dtype=torch.float64)
 
 
-def _fake_residual_moments(
-    xs: list[torch.Tensor], ys: list[torch.Tensor], scale: float, backend: str
-) -> torch.Tensor:
+def _fake_residual_moments(xs: list[torch.Tensor], ys: list[torch.Tensor], scale: float, backend: str) -> torch.Tensor:
     return xs[0].new_empty((len(xs), 2), dtype=torch.float64)
 
 
-_library.define(
-    "pair_moments(Tensor[] xs, Tensor[] ys, int runs, str backend) -> Tensor", fake=_fake_pair_moments
-)
+_library.define("pair_moments(Tensor[] xs, Tensor[] ys, int runs, str backend) -> Tensor", fake=_fake_pair_moments)
 _library.define(
     "residual_moments(Tensor[] xs, Tensor[] ys, float scale, str backend) -> Tensor",
     fake=_fake_residual_moments,

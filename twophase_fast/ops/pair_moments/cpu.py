@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 
 from twophase_fast import _native
@@ -22,17 +23,23 @@ def refuses_residual_moments(xs: list[torch.Tensor], ys: list[torch.Tensor], sca
 def pair_moments(xs: list[torch.Tensor], ys: list[torch.Tensor], runs: int) -> torch.Tensor:
     """Return `[R, S, L, 8]`, bitwise the same for any number of threads."""
     per_run = len(xs) // runs
-    rows = []
-    for position in range(per_run):
-        group = _in_one_order([*xs[position::per_run], *ys[position : position + 1]])
-        rows.append(_native.call("pair_moments", _views(group), bool(ys)))
-    return torch.stack([torch.from_numpy(row) for row in rows], dim=2)
+    groups = [_vectors([*xs[i::per_run], *ys[i : i + 1]]) for i in range(per_run)]
+    left = [group[run] for run in range(runs) for group in groups]
+    right = [group[-1] for group in groups] if ys else []
+    return torch.from_numpy(_native.call("pair_moments", left, right, runs))
 
 
 def residual_moments(xs: list[torch.Tensor], ys: list[torch.Tensor], scale: float) -> torch.Tensor:
     """Return `[L, 2]`: ‖e‖² and <e, x> with e = y − scale·x by fused multiply-add."""
-    pairs = [_views(_in_one_order([x, y])) for x, y in zip(xs, ys)]
-    return torch.stack([torch.from_numpy(_native.call("residual_moments", *pair, scale)) for pair in pairs])
+    pairs = [_vectors([x, y]) for x, y in zip(xs, ys)]
+    left, right = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
+    return torch.from_numpy(_native.call("residual_moments", left, right, scale))
+
+
+def _vectors(tensors: list[torch.Tensor]) -> list[np.ndarray]:
+    """Return the tensors as flat arrays, bfloat16 as its bits."""
+    flat = _in_one_order(tensors)
+    return [(t.view(torch.uint16) if t.dtype == torch.bfloat16 else t).numpy() for t in flat]
 
 
 def _in_one_order(tensors: list[torch.Tensor]) -> list[torch.Tensor]:
@@ -47,7 +54,3 @@ def _in_one_order(tensors: list[torch.Tensor]) -> list[torch.Tensor]:
 def _is_dense(tensor: torch.Tensor) -> bool:
     order = sorted(range(tensor.ndim), key=tensor.stride)
     return tensor.permute(order[::-1]).is_contiguous()
-
-
-def _views(tensors: list[torch.Tensor]) -> list:
-    return [(t.view(torch.uint16) if t.dtype == torch.bfloat16 else t).numpy() for t in tensors]

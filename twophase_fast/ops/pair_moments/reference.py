@@ -32,7 +32,7 @@ def _moments(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
     x, y = x.double().flatten(), y.double().flatten()
     d = y - x
     largest = d.abs().max() if d.numel() else d.new_zeros(())
-    changed = (x != y).sum().double()
+    changed = (d != 0).sum().double()
     return torch.stack([x.dot(y), x.dot(x), y.dot(y), d.dot(d), d.dot(x), d.dot(x + y), largest, changed])
 
 
