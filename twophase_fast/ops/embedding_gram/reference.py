@@ -7,7 +7,25 @@ from __future__ import annotations
 
 import torch
 
+from twophase_fast.ops import _operands
 from twophase_fast.ops.factored_gram.reference import add_weighted, sample_blocks
+from twophase_fast.ops.gram import reference as gram_reference
+
+
+def embedding_gram(
+    tokens: torch.Tensor,
+    g: torch.Tensor,
+    tokens2: torch.Tensor | None,
+    g2: torch.Tensor | None,
+    output: str,
+    padding_idx: int | None,
+) -> torch.Tensor:
+    """Return the embedding Gram block, exactly symmetric without tokens2 and g2."""
+    out = _operands.new_gram(output, g, g2)
+    embedding_gram_(out, tokens, g, tokens2, g2, output, padding_idx)
+    if tokens2 is None:
+        gram_reference.symmetrize_(_operands.matrices(output, out))
+    return out
 
 
 def embedding_gram_(

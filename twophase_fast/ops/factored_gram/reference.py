@@ -8,7 +8,22 @@ from __future__ import annotations
 
 import torch
 
+from twophase_fast.ops import _operands
+from twophase_fast.ops._ieee import ieee_float32
+from twophase_fast.ops.gram import reference as gram_reference
+
 BLOCK_ELEMENTS = 1 << 23  # elements of one intermediate; bounds the memory, not the result
+
+
+def factored_gram(
+    a: torch.Tensor, g: torch.Tensor, a2: torch.Tensor | None, g2: torch.Tensor | None, output: str
+) -> torch.Tensor:
+    """Return the factored Gram block, exactly symmetric without a2 and g2."""
+    out = _operands.new_gram(output, g, g2)
+    factored_gram_(out, a, g, a2, g2, output)
+    if a2 is None:
+        gram_reference.symmetrize_(_operands.matrices(output, out))
+    return out
 
 
 def factored_gram_(
@@ -24,7 +39,8 @@ def factored_gram_(
     a2, g2 = (a, g) if a2 is None or g2 is None else (a2, g2)
     for n in range(a.shape[0]):
         for rows in sample_blocks(n if symmetric else 0, g[n], g2):
-            weights = a2[rows] @ a[n].T  # [M, S, T]
+            with ieee_float32():
+                weights = a2[rows] @ a[n].T  # [M, S, T]
             add_weighted(out[n, rows], weights, g[n], g2[rows], output)
 
 
@@ -36,14 +52,13 @@ def sample_blocks(first: int, g_n: torch.Tensor, g2: torch.Tensor) -> list[slice
     return [slice(m, min(m + step, samples)) for m in range(first, samples, step)]
 
 
-def add_weighted(
-    out: torch.Tensor, weights: torch.Tensor, g_n: torch.Tensor, g2: torch.Tensor, output: str
-) -> None:
-    """Add Σ_{t,s} weights[m,s,t] (g_n[c,t]·g2[m,c',s]) to out[m,c,c'], its trace to out[m] or diagonal to out[m,c]."""
-    h = weights.mT.unsqueeze(1) @ g2  # [M, C', T, p]
-    if output == "full":
-        out += (h.flatten(2) @ g_n.flatten(1).T).mT
-    elif output == "diagonal":
-        out += (h * g_n).flatten(2).sum(-1)
-    else:
-        out += h.flatten(1) @ g_n.flatten()
+def add_weighted(out: torch.Tensor, weights: torch.Tensor, g_n: torch.Tensor, g2: torch.Tensor, output: str) -> None:
+    """Add Σ_{t,s} weights[m,s,t] (g_n[c,t]·g2[m,c',s]) to out[m,c,c'], or its trace to out[m], diagonal to out[m,c]."""
+    with ieee_float32():
+        h = weights.mT.unsqueeze(1) @ g2  # [M, C', T, p]
+        if output == "full":
+            out += (h.flatten(2) @ g_n.flatten(1).T).mT
+        elif output == "diagonal":
+            out += (h * g_n).flatten(2).sum(-1)
+        else:
+            out += (h * g_n).flatten(1).sum(-1)

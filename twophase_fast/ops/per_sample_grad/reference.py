@@ -11,29 +11,57 @@ from collections.abc import Sequence
 import torch
 from torch.nn.functional import pad
 
+from twophase_fast.ops._ieee import ieee_float32
 
-def per_sample_grad(out: torch.Tensor, a: torch.Tensor, g: torch.Tensor) -> None:
-    """Write out[n,c] = g[n,c]ᵀ a[n] for a [N, T, d], g [N, C, T, p], sample by sample."""
-    for n in range(a.shape[0]):
-        out[n] = g[n].mT @ a[n]
+
+def per_sample_grad(a: torch.Tensor, g: torch.Tensor) -> torch.Tensor:
+    """Return the gradients [N, C, p, d] of a [N, T, d], g [N, C, T, p]."""
+    out = a.new_empty(*g.shape[:2], g.shape[3], a.shape[2])
+    per_sample_grad_out(out, a, g)
+    return out
+
+
+def per_sample_grad_out(out: torch.Tensor, a: torch.Tensor, g: torch.Tensor) -> None:
+    """Write out[n,c] = g[n,c]ᵀ a[n], sample by sample."""
+    with ieee_float32():
+        for n in range(a.shape[0]):
+            out[n] = g[n].mT @ a[n]
 
 
 def per_sample_conv_grad(
+    x: torch.Tensor,
+    g: torch.Tensor,
+    kernel_size: Sequence[int],
+    stride: Sequence[int],
+    padding: Sequence[int],
+    dilation: Sequence[int],
+    groups: int,
+) -> torch.Tensor:
+    """Return the gradient of every sample and class with respect to the weight of a convolution."""
+    out = x.new_empty(*g.shape[:3], x.shape[1] // groups, *kernel_size)
+    per_sample_conv_grad_out(out, x, g, kernel_size, stride, padding, dilation, groups)
+    return out
+
+
+def per_sample_conv_grad_out(
     out: torch.Tensor,
     x: torch.Tensor,
     g: torch.Tensor,
+    kernel_size: Sequence[int],
     stride: Sequence[int],
     padding: Sequence[int],
     dilation: Sequence[int],
     groups: int,
 ) -> None:
-    """Write the gradient of every sample and class with respect to the weight of a convolution."""
-    samples, classes, cout, cin, *kernel = out.shape
-    for n in range(samples):
-        patches = patches_of(x[n], kernel, stride, padding, dilation)  # [Cin, *kernel, *out_spatial]
-        columns = patches.reshape(groups, cin * torch.Size(kernel).numel(), -1)
-        rows = g[n].reshape(classes, groups, cout // groups, -1)
-        out[n] = (rows @ columns.mT).reshape(out.shape[1:])
+    """Write the gradients, sample by sample, as products of cotangents [C, Cout, Q] and patches [Cin, *kernel, Q]."""
+    samples, classes, cout, cin = out.shape[:4]
+    taps = torch.Size(kernel_size).numel()
+    with ieee_float32():
+        for n in range(samples):
+            patches = patches_of(x[n], kernel_size, stride, padding, dilation)
+            columns = patches.reshape(groups, cin * taps, g.shape[3:].numel())
+            rows = g[n].reshape(classes, groups, cout // groups, g.shape[3:].numel())
+            out[n] = (rows @ columns.mT).reshape(out.shape[1:])
 
 
 def patches_of(

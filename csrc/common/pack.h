@@ -1,0 +1,78 @@
+// Packing of strided rows into k-major panels (tile.h); templates over a SIMD trait S of the AVX2 tier.
+//
+// Row i, element q goes to panels[(i / width) * panel_stride + q * width + i % width]; rows missing in the
+// last panel are zero, so that whole registers of it can be read.
+#pragma once
+#include <cstdint>
+
+namespace twophase {
+
+// Rows of a matrix whose row index has two levels: row r is at data + (r / inner) * outer_stride + (r %
+// inner) * inner_stride, and its elements are depth_stride apart.
+template <class T>
+struct Rows {
+  const T* data;
+  int64_t inner;
+  int64_t outer_stride;
+  int64_t inner_stride;
+  int64_t depth_stride;
+
+  // Always inlined: no copy of it with wide instructions may be shared with other translation units.
+  __attribute__((always_inline)) const T* row(int64_t r) const {
+    return data + r / inner * outer_stride + r % inner * inner_stride;
+  }
+};
+
+namespace {
+
+// `lanes` rows with contiguous elements, by transposing square blocks.
+template <class S>
+inline void pack_transposed(const typename S::T* const (&from)[S::lanes], int rows, int64_t depth,
+                            typename S::T* to, int64_t width) {
+  int64_t q = 0;
+  for (; q + S::lanes <= depth; q += S::lanes) {
+    typename S::Reg block[S::lanes];
+    for (int i = 0; i < S::lanes; ++i) block[i] = i < rows ? S::load(from[i] + q) : S::zero();
+    S::transpose(block);
+    for (int i = 0; i < S::lanes; ++i) S::store(to + (q + i) * width, block[i]);
+  }
+  for (; q < depth; ++q)
+    for (int i = 0; i < S::lanes; ++i) to[q * width + i] = i < rows ? from[i][q] : 0;
+}
+
+// `lanes` rows whose elements of one depth are adjacent in memory.
+template <class S>
+inline void pack_copied(const typename S::T* from, int64_t depth_stride, int64_t depth, typename S::T* to,
+                        int64_t width) {
+  for (int64_t q = 0; q < depth; ++q) S::store(to + q * width, S::load(from + q * depth_stride));
+}
+
+template <class S>
+inline void pack_any(const typename S::T* const (&from)[S::lanes], int rows, int64_t depth_stride,
+                     int64_t depth, typename S::T* to, int64_t width) {
+  for (int64_t q = 0; q < depth; ++q)
+    for (int i = 0; i < S::lanes; ++i) to[q * width + i] = i < rows ? from[i][q * depth_stride] : 0;
+}
+
+// Rows first ... first + count - 1 of `source` to places start ... of panels of `width`; start and width are
+// multiples of S::lanes, and the last group of `lanes` places is filled up with zeros.
+template <class S>
+inline void pack_rows(const Rows<typename S::T>& source, int64_t first, int64_t count, int64_t depth,
+                      typename S::T* panels, int64_t panel_stride, int64_t width, int64_t start) {
+  for (int64_t i = 0; i < count; i += S::lanes) {
+    const typename S::T* from[S::lanes];
+    const int rows = static_cast<int>(count - i < S::lanes ? count - i : S::lanes);
+    for (int r = 0; r < rows; ++r) from[r] = source.row(first + i + r);
+    typename S::T* to = panels + (start + i) / width * panel_stride + (start + i) % width;
+    if (source.depth_stride == 1) {
+      pack_transposed<S>(from, rows, depth, to, width);
+    } else if (rows == S::lanes && source.inner_stride == 1 && from[S::lanes - 1] - from[0] == S::lanes - 1) {
+      pack_copied<S>(from[0], source.depth_stride, depth, to, width);
+    } else {
+      pack_any<S>(from, rows, source.depth_stride, depth, to, width);
+    }
+  }
+}
+
+}  // namespace
+}  // namespace twophase

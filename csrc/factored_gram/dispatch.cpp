@@ -1,0 +1,47 @@
+// Chooses the tier and the method, or calls the scalar oracle.
+#include <type_traits>
+
+#include "common/x86.h"
+#include "factored_gram/block_driver.h"
+#include "factored_gram/half_driver.h"
+
+namespace twophase {
+namespace {
+
+#ifdef TWOPHASE_X86
+template <class T>
+const FactoredKernels<T>& kernels_of(Isa) {
+  if constexpr (std::is_same_v<T, float>) {
+    return factored_avx2_f32;
+  } else {
+    return factored_avx2_f64;
+  }
+}
+#endif
+
+template <class T>
+bool is_empty(const FactoredGram<T>& f) {
+  const FactoredSide<T>&l = f.left, &r = f.right;
+  return l.samples * l.positions * l.classes == 0 || r.samples * r.positions * r.classes == 0 ||
+         f.inputs * f.outputs == 0;
+}
+
+}  // namespace
+
+template <class T>
+void factored_gram(const FactoredGram<T>& problem, GramMethod method, const FactoredBlocks& blocks, Isa isa,
+                   int threads) {
+  if (is_empty(problem)) return;
+#ifdef TWOPHASE_X86
+  if (isa != Isa::scalar && method == GramMethod::half) {
+    return HalfDriver<T>(problem, blocks, kernels_of<T>(isa), threads).run();
+  }
+  if (isa != Isa::scalar) return BlockDriver<T>(problem, method, blocks, kernels_of<T>(isa), threads).run();
+#endif
+  factored_gram_scalar(problem, threads);
+}
+
+template void factored_gram(const FactoredGram<float>&, GramMethod, const FactoredBlocks&, Isa, int);
+template void factored_gram(const FactoredGram<double>&, GramMethod, const FactoredBlocks&, Isa, int);
+
+}  // namespace twophase

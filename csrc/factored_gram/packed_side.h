@@ -1,0 +1,94 @@
+// Packed operands of a range of samples (methods tiles and pointwise); part of the driver, baseline instructions.
+#pragma once
+#include <algorithm>
+#include <cmath>
+
+#include "common/buffer.h"
+#include "common/parallel.h"
+#include "factored_gram/kernels.h"
+
+namespace twophase {
+namespace {
+
+int64_t up(int64_t size, int64_t to) { return (size + to - 1) / to * to; }
+
+template <class T>
+Rows<T> input_rows(const FactoredSide<T>& side) {
+  return {side.a, side.positions, side.a_sample, side.a_position, side.a_input};
+}
+
+// A range of samples of one side, packed in blocks that start at a panel each.
+template <class T>
+class PackedSide {
+ public:
+  PackedSide(const FactoredGram<T>& f, const FactoredSide<T>& side, GramMethod method, const FactoredKernels<T>& k,
+             int64_t block, int64_t first, int64_t last)
+      : side_(side),
+        kernels_(k),
+        pointwise_(method == GramMethod::pointwise),
+        inputs_(f.inputs),
+        outputs_(f.outputs),
+        block_(block),
+        first_(first),
+        last_(last),
+        a_block_(up(block * side.positions, k.width) * f.inputs),
+        g_block_(pointwise_ ? up(block * side.classes, k.width) * f.outputs
+                            : up(block * side.positions, k.width) * side.classes * f.outputs),
+        a_(a_block_ * blocks()),
+        g_(g_block_ * blocks()) {}
+
+  int64_t blocks() const { return (last_ - first_ + block_ - 1) / block_; }
+
+  PackedBlock<T> block(int64_t i) {
+    return {a_.data() + i * a_block_, g_.data() + i * g_block_, first_ + i * block_, samples(i)};
+  }
+
+  void pack(int threads) {
+    parallel_tasks(blocks(), threads, [&] { return [&](int64_t i) { pack_block(i); }; });
+  }
+
+ private:
+  int64_t samples(int64_t i) const { return std::min(block_, last_ - first_ - i * block_); }
+
+  void pack_block(int64_t i) {
+    const int64_t n = first_ + i * block_, count = samples(i) * side_.positions, width = kernels_.width;
+    kernels_.pack(input_rows(side_), n * side_.positions, count, inputs_, a_.data() + i * a_block_, inputs_ * width,
+                  width, 0);
+    T* g = g_.data() + i * g_block_;
+    if (pointwise_) {
+      const Rows<T> rows{side_.g, side_.classes, side_.g_sample, side_.g_class, side_.g_output};
+      kernels_.pack(rows, n * side_.classes, samples(i) * side_.classes, outputs_, g, outputs_ * width, width, 0);
+      return;
+    }
+    const int64_t terms = side_.classes * outputs_;
+    for (int64_t c = 0; c < side_.classes; ++c) {
+      const Rows<T> rows{side_.g + c * side_.g_class, side_.positions, side_.g_sample, side_.g_position,
+                         side_.g_output};
+      kernels_.pack(rows, n * side_.positions, count, outputs_, g + c * outputs_ * width, terms * width, width, 0);
+    }
+  }
+
+  const FactoredSide<T>& side_;
+  const FactoredKernels<T>& kernels_;
+  const bool pointwise_;
+  const int64_t inputs_, outputs_, block_, first_, last_, a_block_, g_block_;
+  Buffer<T> a_, g_;
+};
+
+// Samples per group such that the packed operands of a group have at most `workspace` elements.
+template <class T>
+int64_t group_size(const FactoredGram<T>& f, const FactoredSide<T>& side, int64_t block, int64_t workspace) {
+  const int64_t per_sample = side.positions * (f.inputs + side.classes * f.outputs);
+  return up(std::max<int64_t>(block, workspace / std::max<int64_t>(per_sample, 1)), block);
+}
+
+// Samples per block: about `rows` rows, and enough blocks to keep the threads busy.
+template <class T>
+int64_t block_size(const FactoredSide<T>& side, int64_t rows_per_sample, int64_t rows, int threads) {
+  const auto wanted = static_cast<int64_t>(2 * std::ceil(std::sqrt(2.0 * threads)));
+  const int64_t fits = rows / std::max<int64_t>(rows_per_sample, 1);
+  return std::max<int64_t>(1, std::min(fits, (side.samples + wanted - 1) / wanted));
+}
+
+}  // namespace
+}  // namespace twophase

@@ -1,0 +1,118 @@
+// Method pointwise (T = S = 1, full): A A^T of a block of samples, then G G^T over (n,c) x (m,e), scaled by it in
+// registers and added to the result.
+#pragma once
+#include "factored_gram/block.h"
+
+namespace twophase {
+namespace {
+
+// to[i][offsets[j]] += weights[i][j] * tile(i, j). Weights are readable up to whole registers.
+template <class S>
+struct ScaleAndAdd {
+  using T = typename S::T;
+  const T* const* weights;
+  T* const* to;
+  const int64_t* offsets;
+  int64_t columns;
+  bool contiguous;  // offsets are offsets[0] + j
+
+  template <int V>
+  void row(int64_t i, int64_t j, const typename S::Reg (&sum)[V]) const {
+    if (contiguous && j + V * S::lanes <= columns) {
+      T* out = to[i] + offsets[0] + j;
+      const T* weight = weights[i] + j;
+      for (int v = 0; v < V; ++v, out += S::lanes, weight += S::lanes) {
+        S::store(out, S::fma(S::load(weight), sum[v], S::load(out)));
+      }
+    } else {
+      scatter(i, j, sum);
+    }
+  }
+
+  template <int V>
+  void scatter(int64_t i, int64_t j, const typename S::Reg (&sum)[V]) const {
+    T terms[V * S::lanes];
+    for (int v = 0; v < V; ++v) S::store(terms + v * S::lanes, sum[v]);
+    const int64_t count = smaller(V * S::lanes, columns - j);
+    for (int64_t x = 0; x < count; ++x) to[i][offsets[j + x]] += weights[i][j + x] * terms[x];
+  }
+};
+
+// A chunk of (n,c) rows against a chunk of (m,e) columns of a block of samples.
+template <class S>
+struct PointwiseChunk {
+  using T = typename S::T;
+  const BlockTask<T>& task;
+  const FactoredGram<T>& f;
+  const T* sample_weights;  // <a(n), a2(m)> of the block, in rows of sample_stride
+  int64_t sample_stride;
+  T* expanded;  // one row of column weights per sample of the rows
+  int64_t row, rows, column, columns;
+  int64_t sample_of_column[max_chunk], offsets[max_chunk];
+  const T* weights[max_chunk];
+  T* to[max_chunk];
+
+  PointwiseChunk(const BlockTask<T>& block, T* scratch, int64_t stride)
+      : task(block),
+        f(*block.problem),
+        sample_weights(scratch),
+        sample_stride(stride),
+        expanded(scratch + block.left.samples * stride) {}
+
+  void set_columns(int64_t first, int64_t count) {
+    column = first;
+    columns = count;
+    for (int64_t j = 0; j < count; ++j) {
+      const int64_t m = (first + j) / f.right.classes, e = (first + j) % f.right.classes;
+      sample_of_column[j] = m;
+      offsets[j] = (task.right.first + m) * f.out_m + e * f.out_e;
+    }
+  }
+
+  void set_rows(int64_t first, int64_t count) {
+    row = first;
+    rows = count;
+    T* line = expanded;
+    for (int64_t i = 0; i < count; ++i) {
+      const int64_t n = (first + i) / f.left.classes, c = (first + i) % f.left.classes;
+      if (i > 0 && c == 0) line += padded(columns, S::lanes);
+      if (i == 0 || c == 0) expand(sample_weights + n * sample_stride, line);
+      weights[i] = line;
+      to[i] = f.out + (task.left.first + n) * f.out_n + c * f.out_c;
+    }
+  }
+
+  void expand(const T* from, T* line) const {
+    for (int64_t j = 0; j < columns; ++j) line[j] = from[sample_of_column[j]];
+  }
+
+  void run() const {
+    const bool contiguous = f.out_e == 1 && f.out_m == f.right.classes;
+    const ScaleAndAdd<S> epilogue{weights, to, offsets, columns, contiguous};
+    for (int64_t q = 0; q < f.outputs; q += task.depth) {
+      product<S>(rows, columns, smaller(task.depth, f.outputs - q), panels_at<S>(task.left.g, row, f.outputs, q),
+                 panels_at<S>(task.right.g, column, f.outputs, q), epilogue);
+    }
+  }
+};
+
+template <class S>
+inline void run_pointwise(const BlockTask<typename S::T>& task, typename S::T* scratch) {
+  const FactoredGram<typename S::T>& f = *task.problem;
+  const int64_t step = chunk_rows<S>(task.rows), stride = padded(task.right.samples, S::lanes);
+  const int64_t rows = task.left.samples * f.left.classes, columns = task.right.samples * f.right.classes;
+  product_blocked<S>(task.left.samples, task.right.samples, f.inputs, task.depth,
+                     panels_at<S>(task.left.a, 0, f.inputs, 0), panels_at<S>(task.right.a, 0, f.inputs, 0), scratch,
+                     stride);
+  PointwiseChunk<S> chunk(task, scratch, stride);
+  for (int64_t j = 0; j < columns; j += step) {
+    chunk.set_columns(j, smaller(step, columns - j));
+    for (int64_t i = 0; i < rows; i += step) {
+      chunk.set_rows(i, smaller(step, rows - i));
+      chunk.run();
+    }
+  }
+}
+
+}  // namespace
+}  // namespace twophase

@@ -1,0 +1,73 @@
+"""Factored Gram blocks in C++ (`csrc/factored_gram`): three methods, chosen by `config.method`."""
+
+from __future__ import annotations
+
+import torch
+
+from twophase_fast import _native
+from twophase_fast.ops import _cpu, _operands
+from twophase_fast.ops.factored_gram import config
+from twophase_fast.ops.gram import cpu as gram_cpu
+
+
+def refuses(
+    a: torch.Tensor, g: torch.Tensor, a2: torch.Tensor | None, g2: torch.Tensor | None, output: str
+) -> list[str]:
+    """Return why `factored_gram` does not run here."""
+    return _cpu.refuses(a, g, a2, g2)
+
+
+def refuses_(
+    out: torch.Tensor,
+    a: torch.Tensor,
+    g: torch.Tensor,
+    a2: torch.Tensor | None,
+    g2: torch.Tensor | None,
+    output: str,
+) -> list[str]:
+    """Return why `factored_gram_` does not run here."""
+    return _cpu.refuses(out, a, g, a2, g2)
+
+
+def factored_gram(
+    a: torch.Tensor, g: torch.Tensor, a2: torch.Tensor | None, g2: torch.Tensor | None, output: str
+) -> torch.Tensor:
+    """Return the factored Gram block, exactly symmetric without a2 and g2."""
+    out = _operands.new_gram(output, g, g2)
+    factored_gram_(out, a, g, a2, g2, output)
+    if a2 is None:
+        gram_cpu.symmetrize_(_operands.matrices(output, out))
+    return out
+
+
+def factored_gram_(
+    out: torch.Tensor,
+    a: torch.Tensor,
+    g: torch.Tensor,
+    a2: torch.Tensor | None,
+    g2: torch.Tensor | None,
+    output: str,
+) -> None:
+    """Add the factored Gram block to `out`; without a2 and g2 only the upper triangle."""
+    sizes = _sizes(a, g, a2, g2)
+    run(out, a, g, a2, g2, output, config.method(sizes, output), config.blocks(sizes))
+
+
+def run(
+    out: torch.Tensor,
+    a: torch.Tensor,
+    g: torch.Tensor,
+    a2: torch.Tensor | None,
+    g2: torch.Tensor | None,
+    output: str,
+    method: config.Method,
+    blocks: config.Blocks,
+) -> None:
+    """Run one method with given block sizes."""
+    second = (None, None) if a2 is None or g2 is None else (a2.numpy(), g2.numpy())
+    _native.call("factored_gram_", out.numpy(), a.numpy(), g.numpy(), *second, output, method, blocks.as_list())
+
+
+def _sizes(a: torch.Tensor, g: torch.Tensor, a2: torch.Tensor | None, g2: torch.Tensor | None) -> config.Sizes:
+    other = g if g2 is None else g2
+    return config.Sizes(a.shape[1], other.shape[2], g.shape[1], other.shape[1], a.shape[2], g.shape[3])
