@@ -1,0 +1,88 @@
+"""How a trunk is trained: model, data, optimizer, loss; the same for every trunk but for seed and learning rate."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from twophase_fast._types import InputError, Inputs
+from twophase_fast.experiments.plan import TrunkName
+from twophase_fast.training import FlipCrop, SupervisedLoop, seeded_rng
+from twophase_fast.training.loop import LossFunction, OptimizerFactory, SchedulerFactory
+
+ModelFactory = Callable[..., nn.Module]
+Pair = tuple[torch.Tensor, torch.Tensor]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Everything a trunk is made from.
+
+    Attributes:
+        model_factory: Called as `factory(seed=k)` where it takes a seed, else as `factory()` under a seeded generator.
+        train: Training inputs and targets.
+        test: Test inputs and targets.
+        probe: Probe set of the kernels.
+        optimizer: From a list of parameters to an optimizer.
+        scheduler: From an optimizer to a scheduler, or None.
+        loss_fn: (outputs, targets) -> mean loss.
+        batch_size: Samples per step.
+        augmentation: Of training batches, or None.
+    """
+
+    model_factory: ModelFactory
+    train: Pair
+    test: Pair
+    probe: Inputs
+    optimizer: OptimizerFactory
+    scheduler: SchedulerFactory | None
+    loss_fn: LossFunction
+    batch_size: int
+    augmentation: FlipCrop | None = None
+
+    def loop(self, trunk: TrunkName) -> SupervisedLoop:
+        """Make the untrained loop of a trunk."""
+        return SupervisedLoop(
+            make_model(self.model_factory, trunk.seed),
+            self.train,
+            seed=trunk.seed,
+            optimizer=self.optimizer,
+            scheduler=self.scheduler,
+            loss_fn=self.loss_fn,
+            batch_size=self.batch_size,
+            augmentation=self.augmentation,
+            learning_rate=trunk.learning_rate,
+        )
+
+
+def make_model(factory: ModelFactory, seed: int) -> nn.Module:
+    """Build the model of a seed: its weights depend on the seed alone.
+
+    Raises:
+        InputError: The factory returned something else than a module.
+    """
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    with seeded_rng(device, seed, "initialisation"):
+        model = factory(seed=seed) if "seed" in inspect.signature(factory).parameters else factory()
+    if not isinstance(model, nn.Module):
+        raise InputError(f"the model factory returned a {type(model).__name__}; expected a torch.nn.Module")
+    return model
+
+
+def as_pair(name: str, data: Pair | torch.utils.data.TensorDataset) -> Pair:
+    """Return data as (inputs, targets).
+
+    Raises:
+        InputError: Neither a pair of tensors nor a TensorDataset of two, no samples, or lengths differ.
+    """
+    if isinstance(data, torch.utils.data.TensorDataset):
+        data = data.tensors
+    if not (isinstance(data, tuple) and len(data) == 2 and all(isinstance(part, torch.Tensor) for part in data)):
+        raise InputError(f"{name} is a {type(data).__name__}; expected (inputs, targets) or a TensorDataset of the two")
+    if not len(data[0]) or len(data[0]) != len(data[1]):
+        raise InputError(f"{name} has {len(data[0])} inputs and {len(data[1])} targets; expected as many, at least one")
+    return data[0], data[1]
