@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "common/cpu.h"
+#include "factored_gram/factored_gram.h"
 #include "gram/gram.h"
 #include "pair_moments/pair_moments.h"
 
@@ -137,6 +138,73 @@ py::array_t<double> residual_moments_binding(const std::vector<py::array>& xs,
   return out;
 }
 
+template <class T>
+FactoredSide<T> factored_side(const py::array& a, const py::array& g) {
+  require(a.ndim() == 3 && g.ndim() == 4, "expected a [N, T, d] and g [N, C, T, p]");
+  require(py::isinstance<py::array_t<T>>(a) && py::isinstance<py::array_t<T>>(g), "arrays differ in dtype");
+  require(a.shape(0) == g.shape(0) && a.shape(1) == g.shape(2), "a and g differ in samples or positions");
+  return {static_cast<const T*>(a.data()),
+          static_cast<const T*>(g.data()),
+          a.shape(0),
+          a.shape(1),
+          g.shape(1),
+          stride<T>(a, 0),
+          stride<T>(a, 1),
+          stride<T>(a, 2),
+          stride<T>(g, 0),
+          stride<T>(g, 1),
+          stride<T>(g, 2),
+          stride<T>(g, 3)};
+}
+
+// The place of `name` among `names`, as an enumerator.
+template <class Enum>
+Enum enumerator(const std::string& name, const std::vector<std::string>& names) {
+  for (size_t i = 0; i < names.size(); ++i) {
+    if (names[i] == name) return static_cast<Enum>(i);
+  }
+  throw std::invalid_argument("unknown name " + name);
+}
+
+template <class T>
+void set_out(FactoredGram<T>& f, py::array& out) {
+  const bool full = f.output == GramOutput::full, trace = f.output == GramOutput::trace;
+  require(py::isinstance<py::array_t<T>>(out), "arrays differ in dtype");
+  require(out.ndim() == (full ? 4 : trace ? 2 : 3), "out has the wrong number of axes");
+  require(out.shape(0) == f.left.samples && out.shape(1) == f.right.samples, "out has the wrong samples");
+  require(trace || out.shape(2) == f.left.classes, "out has the wrong classes");
+  require(full ? out.shape(3) == f.right.classes : f.left.classes == f.right.classes, "classes do not fit");
+  f.out = static_cast<T*>(out.mutable_data());
+  f.out_n = stride<T>(out, 0);
+  f.out_m = stride<T>(out, 1);
+  f.out_c = trace ? 0 : stride<T>(out, 2);
+  f.out_e = full ? stride<T>(out, 3) : 0;
+}
+
+void factored_gram_binding(py::array out, const py::array& a, const py::array& g,
+                           const std::optional<py::array>& a2, const std::optional<py::array>& g2,
+                           const std::string& output, const std::string& method,
+                           const std::vector<int64_t>& blocks, const std::string& isa, int threads) {
+  require(blocks.size() == 4, "expected four block sizes");
+  with_element_type(out, [&](auto zero) {
+    using T = decltype(zero);
+    FactoredGram<T> problem{};
+    problem.left = factored_side<T>(a, g);
+    problem.right = a2 ? factored_side<T>(*a2, *g2) : problem.left;
+    problem.symmetric = !a2;
+    problem.inputs = a.shape(2);
+    problem.outputs = g.shape(3);
+    require(!a2 || (a2->shape(2) == a.shape(2) && g2->shape(3) == g.shape(3)),
+            "the sides differ in inputs or outputs");
+    problem.output = enumerator<GramOutput>(output, {"full", "trace", "diagonal"});
+    set_out(problem, out);
+    const auto chosen = enumerator<GramMethod>(method, {"tiles", "pointwise", "half"});
+    const Isa tier = parse_isa(isa);
+    const py::gil_scoped_release unlocked;
+    factored_gram(problem, chosen, {blocks[0], blocks[1], blocks[2], blocks[3]}, tier, threads);
+  });
+}
+
 std::vector<std::string> isa_names() {
   std::vector<std::string> names;
   for (const Isa isa : available_isas()) names.emplace_back(isa_name(isa));
@@ -152,6 +220,7 @@ PYBIND11_MODULE(_C, module) {
   module.def("available_isas", isa_names);
   module.def("gram_", gram_binding);
   module.def("symmetrize_", symmetrize_binding);
+  module.def("factored_gram_", factored_gram_binding);
   module.def("pair_moments", pair_moments_binding);
   module.def("residual_moments", residual_moments_binding);
 }

@@ -21,7 +21,8 @@ inline int64_t chunk_rows(int64_t rows) {
 
 // Packed panels from row `first` (a multiple of the panel width) and depth q on; panels hold `total` terms.
 template <class S>
-inline Operand<typename S::T> panels_at(const typename S::T* packed, int64_t first, int64_t total, int64_t q) {
+inline Operand<typename S::T> panels_at(const typename S::T* packed, int64_t first, int64_t total,
+                                        int64_t q) {
   constexpr int64_t width = panel_width<S>;
   return {packed + first / width * total * width + q * width, total * width, width};
 }

@@ -13,8 +13,8 @@ namespace {
 template <class T>
 class BlockDriver {
  public:
-  BlockDriver(const FactoredGram<T>& f, GramMethod method, const FactoredBlocks& blocks, const FactoredKernels<T>& k,
-              int threads)
+  BlockDriver(const FactoredGram<T>& f, GramMethod method, const FactoredBlocks& blocks,
+              const FactoredKernels<T>& k, int threads)
       : f_(f), method_(method), blocks_(blocks), kernels_(k), threads_(threads) {}
 
   void run() {
@@ -22,10 +22,12 @@ class BlockDriver {
     const int64_t right_step = group_size(f_, f_.right, right_block, blocks_.workspace);
     const int64_t left_step = group_size(f_, f_.left, left_block, blocks_.workspace);
     for (int64_t m = 0; m < f_.right.samples; m += right_step) {
-      PackedSide<T> right(f_, f_.right, method_, kernels_, right_block, m, std::min(f_.right.samples, m + right_step));
+      PackedSide<T> right(f_, f_.right, method_, kernels_, right_block, m,
+                          std::min(f_.right.samples, m + right_step));
       right.pack(threads_);
       for (int64_t n = 0; n < (f_.symmetric ? m : f_.left.samples); n += left_step) {
-        PackedSide<T> left(f_, f_.left, method_, kernels_, left_block, n, std::min(f_.left.samples, n + left_step));
+        PackedSide<T> left(f_, f_.left, method_, kernels_, left_block, n,
+                           std::min(f_.left.samples, n + left_step));
         left.pack(threads_);
         multiply(left, right, false);
       }

@@ -1,5 +1,6 @@
-// The work on one block of samples, written once for all vector tiers; see factored_gram.h for the three methods.
-// Included once by each tier's file; everything is in an anonymous namespace (see common/simd_avx2.h).
+// The work on one block of samples, written once for all vector tiers; see factored_gram.h for the three
+// methods. Included once by each tier's file; everything is in an anonymous namespace (see
+// common/simd_avx2.h).
 #pragma once
 #include "common/tile.h"
 #include "factored_gram/kernels.h"
@@ -10,7 +11,8 @@ namespace {
 inline int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
 inline int64_t padded(int64_t size, int64_t to) { return (size + to - 1) / to * to; }
 
-// Columns of a block buffer: whole panels, and an odd number of them, so that rows do not fall on the same cache sets.
+// Columns of a block buffer: whole panels, and an odd number of them, so that rows do not fall on the same
+// cache sets.
 template <class S>
 inline int64_t buffer_stride(int64_t columns) {
   return padded(columns, panel_width<S>);
@@ -18,7 +20,8 @@ inline int64_t buffer_stride(int64_t columns) {
 
 // Packed panels from column or row `first` (a multiple of the panel width) and depth q on.
 template <class S>
-inline Operand<typename S::T> panels_at(const typename S::T* packed, int64_t first, int64_t total_depth, int64_t q) {
+inline Operand<typename S::T> panels_at(const typename S::T* packed, int64_t first, int64_t total_depth,
+                                        int64_t q) {
   constexpr int64_t width = panel_width<S>;
   return {packed + first / width * total_depth * width + q * width, total_depth * width, width};
 }
@@ -53,8 +56,8 @@ inline void add_segments(const typename S::T* columns, int64_t first, int64_t co
 
 // columns[j] = sum over rows i in [first, last) of x(i, j) y(i, j); `count` is padded to whole registers.
 template <class S>
-inline void multiply_rows(const typename S::T* x, const typename S::T* y, int64_t stride, int64_t first, int64_t last,
-                          int64_t count, typename S::T* columns) {
+inline void multiply_rows(const typename S::T* x, const typename S::T* y, int64_t stride, int64_t first,
+                          int64_t last, int64_t count, typename S::T* columns) {
   for (int64_t j = 0; j < count; j += S::lanes) {
     typename S::Reg sum = S::zero();
     for (int64_t i = first; i < last; ++i) {
@@ -72,8 +75,8 @@ struct Chunk {
   int64_t row, rows, column, columns, stride;
   T *weights, *products, *sums;
 
-  void product_of(const T* left, const T* right, int64_t total, int64_t left_q, int64_t right_q, int64_t depth,
-                  T* to) const {
+  void product_of(const T* left, const T* right, int64_t total, int64_t left_q, int64_t right_q,
+                  int64_t depth, T* to) const {
     product_blocked<S>(rows, columns, depth, task.depth, panels_at<S>(left, row, total, left_q),
                        panels_at<S>(right, column, total, right_q), to, stride);
   }
@@ -113,7 +116,8 @@ struct Chunk {
   void class_product(int64_t c, int64_t e) const {
     const FactoredGram<T>& f = *task.problem;
     const int64_t p = f.outputs;
-    product_blocked<S>(rows, columns, p, task.depth, panels_at<S>(task.left.g, row, f.left.classes * p, c * p),
+    product_blocked<S>(rows, columns, p, task.depth,
+                       panels_at<S>(task.left.g, row, f.left.classes * p, c * p),
                        panels_at<S>(task.right.g, column, f.right.classes * p, e * p), products, stride);
   }
 };
@@ -122,8 +126,8 @@ template <class S>
 struct Factored {
   using T = typename S::T;
 
-  static void pack(const Rows<T>& source, int64_t first, int64_t count, int64_t depth, T* panels, int64_t panel_stride,
-                   int64_t width) {
+  static void pack(const Rows<T>& source, int64_t first, int64_t count, int64_t depth, T* panels,
+                   int64_t panel_stride, int64_t width) {
     pack_rows<S>(source, first, count, depth, panels, panel_stride, width);
   }
 
@@ -136,14 +140,21 @@ struct Factored {
   static void tiles(const BlockTask<T>& task, T* scratch) {
     const FactoredGram<T>& f = *task.problem;
     const int64_t step = chunk_rows<S>(task.rows);
-    const int64_t rows = rows_of(task.left, f.left.positions), columns = rows_of(task.right, f.right.positions);
+    const int64_t rows = rows_of(task.left, f.left.positions),
+                  columns = rows_of(task.right, f.right.positions);
     for (int64_t i = 0; i < rows; i += step) {
       for (int64_t j = 0; j < columns; j += step) {
         const int64_t height = smaller(step, rows - i), width = smaller(step, columns - j);
         const int64_t stride = buffer_stride<S>(width);
-        const Chunk<S> chunk{task,   i,       height,
-                             j,      width,   stride,
-                             scratch, scratch + height * stride, scratch + 2 * height * stride};
+        const Chunk<S> chunk{task,
+                             i,
+                             height,
+                             j,
+                             width,
+                             stride,
+                             scratch,
+                             scratch + height * stride,
+                             scratch + 2 * height * stride};
         chunk.run();
       }
     }

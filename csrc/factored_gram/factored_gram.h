@@ -3,19 +3,22 @@
 //   full(n, m, c, e)  += sum_{t,s} <a(n,t), a2(m,s)> <g(n,c,t), g2(m,e,s)>
 //   trace(n, m)       += sum_c full(n, m, c, c)          diagonal(n, m, c) += full(n, m, c, c)
 //
-// a [N, T, d], g [N, C, T, p] and their right counterparts [M, S, d], [M, E, S, p] have any strides and are only read;
-// `out` has any strides. Element types float and double; products are summed in that type.
+// a [N, T, d], g [N, C, T, p] and their right counterparts [M, S, d], [M, E, S, p] have any strides and are
+// only read; `out` has any strides. Element types float and double; products are summed in that type.
 //
-// In the symmetric case (right = left) only entries (n, c) <= (m, e) of the kernel matrix are defined afterwards.
+// In the symmetric case (right = left) only entries (n, c) <= (m, e) of the kernel matrix are defined
+// afterwards.
 //
 // Three methods, FLOPs per pair of samples:
-//   tiles      2TS(d + p * number of class products): blocks of A A^T and G G^T over (n,t) x (m,s) in cache, multiplied
+//   tiles      2TS(d + p * number of class products): blocks of A A^T and G G^T over (n,t) x (m,s) in cache,
+//   multiplied
 //              and summed per pair of samples. For trace the class products are one product of depth C p.
-//   pointwise  full with T = S = 1: 2(d + C E p); rows are (n,c), and A A^T scales G G^T in registers as it is added.
-//   half       full: M = a a2^T over positions, H = M g2, then <g, H>: 2TS(d + E p) + 2 T p C E.
+//   pointwise  full with T = S = 1: 2(d + C E p); rows are (n,c), and A A^T scales G G^T in registers as it
+//   is added. half       full: M = a a2^T over positions, H = M g2, then <g, H>: 2TS(d + E p) + 2 T p C E.
 // T x S is never in memory as a whole: blocks hold `rows` positions of the left side, and (half) all S.
 //
-// Every entry is summed in an order fixed by shapes, blocks and the number of threads, so repeats are bitwise equal.
+// Every entry is summed in an order fixed by shapes, blocks and the number of threads, so repeats are bitwise
+// equal.
 #pragma once
 #include <cstdint>
 

@@ -1,4 +1,5 @@
-// Method half (full): for one sample m and the positions of many samples n, M = a a2^T, H = M g2, then <g, H>.
+// Method half (full): for one sample m and the positions of many samples n, M = a a2^T, H = M g2, then <g,
+// H>.
 #pragma once
 #include "factored_gram/block.h"
 
@@ -21,8 +22,8 @@ struct ClassGroups {
 // sums of x(r, t, :) y(v, t, :) for R x V pairs of classes over `positions` rows of `outputs` terms.
 template <class S, int R, int V>
 inline void dot_tile(const typename S::T* x, int64_t x_class, int64_t x_position, const typename S::T* y,
-                     int64_t y_class, int64_t y_position, int64_t positions, int64_t outputs, typename S::T* out,
-                     int64_t out_c, int64_t out_e) {
+                     int64_t y_class, int64_t y_position, int64_t positions, int64_t outputs,
+                     typename S::T* out, int64_t out_c, int64_t out_e) {
   typename S::Reg sum[R][V];
   for (int r = 0; r < R; ++r)
     for (int v = 0; v < V; ++v) sum[r][v] = S::zero();
@@ -54,18 +55,19 @@ struct HalfRows {
   void pack_right() const {
     const FactoredSide<T>& r = f.right;
     const Rows<T> inputs{r.a + task.m * r.a_sample, larger(r.positions, 1), 0, r.a_position, r.a_input};
-    pack_rows<typename S::Pack>(inputs, 0, r.positions, f.inputs, right_a, f.inputs * right_a_width(), right_a_width(),
-                                0);
+    pack_rows<typename S::Pack>(inputs, 0, r.positions, f.inputs, right_a, f.inputs * right_a_width(),
+                                right_a_width(), 0);
     for (int64_t e = 0; e < r.classes; ++e) {
       const Rows<T> outputs{r.g + task.m * r.g_sample + e * r.g_class, larger(f.outputs, 1), 0, r.g_output,
                             r.g_position};
-      pack_rows<typename S::Pack>(outputs, 0, f.outputs, r.positions,
-                                  right_g + e / groups.size * groups.panels * r.positions,
-                                  r.positions * panel_width<S>, panel_width<S>, e % groups.size * groups.outputs);
+      pack_rows<typename S::Pack>(
+          outputs, 0, f.outputs, r.positions, right_g + e / groups.size * groups.panels * r.positions,
+          r.positions * panel_width<S>, panel_width<S>, e % groups.size * groups.outputs);
     }
   }
 
-  // Positions lo ... hi - 1 (counted from sample `group`, lo at a panel), of which those from `wanted` on are used.
+  // Positions lo ... hi - 1 (counted from sample `group`, lo at a panel), of which those from `wanted` on are
+  // used.
   void run(int64_t lo, int64_t hi, int64_t wanted) const {
     const Operand<T> inputs{right_a, f.inputs * panel_width<S>, right_a_width()};
     product_blocked<S>(f.right.positions, hi - lo, f.inputs, task.depth, inputs,
@@ -74,7 +76,8 @@ struct HalfRows {
       const int64_t classes = smaller(groups.size, f.right.classes - e), s = f.right.positions;
       const Operand<T> left{weights + (wanted - lo), panel_width<S>, step};
       product_blocked<S>(hi - wanted, classes * groups.outputs, s, task.depth, left,
-                         panels_at<S>(right_g + e / groups.size * groups.panels * s, 0, s, 0), h, groups.panels);
+                         panels_at<S>(right_g + e / groups.size * groups.panels * s, 0, s, 0), h,
+                         groups.panels);
       for_samples(wanted, hi, e, classes);
     }
   }
@@ -89,7 +92,8 @@ struct HalfRows {
     }
   }
 
-  // All classes of sample n against `classes` classes from e on, over `count` positions from t on, in rounds that fit L1.
+  // All classes of sample n against `classes` classes from e on, over `count` positions from t on, in rounds
+  // that fit L1.
   void dots(int64_t n, int64_t t, int64_t count, const T* rows, int64_t e, int64_t classes) const {
     const T* g = task.left_g + (n - task.group) * task.g_sample;
     T* out = f.out + n * f.out_n + task.m * f.out_m + e * f.out_e;
@@ -100,15 +104,18 @@ struct HalfRows {
       for (int64_t q = 0; q < groups.outputs; q += terms) {
         const T* x = g + (t + u) * task.g_position + q;
         const T* y = rows + u * groups.panels + q;
-        class_rows<S::dot_left>(0, x, y, smaller(round, count - u), smaller(terms, groups.outputs - q), classes, out);
+        class_rows<S::dot_left>(0, x, y, smaller(round, count - u), smaller(terms, groups.outputs - q),
+                                classes, out);
       }
     }
   }
 
   template <int R>
-  void class_rows(int64_t c, const T* x, const T* y, int64_t positions, int64_t terms, int64_t classes, T* out) const {
+  void class_rows(int64_t c, const T* x, const T* y, int64_t positions, int64_t terms, int64_t classes,
+                  T* out) const {
     for (; c + R <= f.left.classes; c += R) {
-      class_columns<R, S::dot_right>(0, x + c * task.g_class, y, positions, terms, classes, out + c * f.out_c);
+      class_columns<R, S::dot_right>(0, x + c * task.g_class, y, positions, terms, classes,
+                                     out + c * f.out_c);
     }
     if constexpr (R > 1) {
       if (c < f.left.classes) class_rows<R / 2>(c, x, y, positions, terms, classes, out);
@@ -119,8 +126,8 @@ struct HalfRows {
   void class_columns(int64_t e, const T* x, const T* y, int64_t positions, int64_t terms, int64_t classes,
                      T* out) const {
     for (; e + V <= classes; e += V) {
-      dot_tile<S, R, V>(x, task.g_class, task.g_position, y + e * groups.outputs, groups.outputs, groups.panels,
-                        positions, terms, out + e * f.out_e, f.out_c, f.out_e);
+      dot_tile<S, R, V>(x, task.g_class, task.g_position, y + e * groups.outputs, groups.outputs,
+                        groups.panels, positions, terms, out + e * f.out_e, f.out_c, f.out_e);
     }
     if constexpr (V > 1) {
       if (e < classes) class_columns<R, V / 2>(e, x, y, positions, terms, classes, out);

@@ -70,12 +70,14 @@ class HalfDriver {
   }
 
   void pack(int64_t group, int64_t end, T* packed) {
-    const int64_t rows = (end - group) * f_.left.positions, width = kernels_.width, stride = f_.inputs * width;
+    const int64_t rows = (end - group) * f_.left.positions, width = kernels_.width,
+                  stride = f_.inputs * width;
     const int64_t first = group * f_.left.positions;
     parallel_tasks((rows + width - 1) / width, threads_, [&] {
       return [&](int64_t i) {
         const int64_t count = std::min(width, rows - i * width);
-        kernels_.pack(input_rows(f_.left), first + i * width, count, f_.inputs, packed + i * stride, stride, width, 0);
+        kernels_.pack(input_rows(f_.left), first + i * width, count, f_.inputs, packed + i * stride, stride,
+                      width, 0);
       };
     });
   }
@@ -88,8 +90,8 @@ class HalfDriver {
     for (int64_t m = f_.right.samples - 1; m >= 0; --m) {
       const int64_t last = f_.symmetric ? std::min(end, m + 1) : end;
       for (int64_t n = group; n < last; n += step) {
-        tasks.push_back({&f_, packed, g_.data + group * g_.sample, g_.sample, g_.g_class, g_.position, group, n,
-                         std::min(last, n + step), m, blocks_.rows, blocks_.columns, blocks_.depth});
+        tasks.push_back({&f_, packed, g_.data + group * g_.sample, g_.sample, g_.g_class, g_.position, group,
+                         n, std::min(last, n + step), m, blocks_.rows, blocks_.columns, blocks_.depth});
       }
     }
     return tasks;

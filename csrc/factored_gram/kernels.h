@@ -1,4 +1,5 @@
-// What a vector tier provides to the driver (dispatch.cpp): packing and the work on one block, single-threaded.
+// What a vector tier provides to the driver (dispatch.cpp): packing and the work on one block,
+// single-threaded.
 #pragma once
 #include <cstdint>
 
@@ -7,8 +8,8 @@
 
 namespace twophase {
 
-// Packed operands of samples first ... first + samples - 1: rows (n, t) of inputs, and rows (n, t) of (class, output)
-// pairs (tiles) or (n, c) of outputs (pointwise).
+// Packed operands of samples first ... first + samples - 1: rows (n, t) of inputs, and rows (n, t) of (class,
+// output) pairs (tiles) or (n, c) of outputs (pointwise).
 template <class T>
 struct PackedBlock {
   const T* a;
@@ -28,8 +29,8 @@ struct BlockTask {
 template <class T>
 struct HalfTask {
   const FactoredGram<T>* problem;
-  const T* left_a;       // packed rows (n, t) of inputs, from sample `group` on
-  const T* left_g;       // element (group, 0, 0, 0); outputs contiguous and padded with zeros to whole registers
+  const T* left_a;  // packed rows (n, t) of inputs, from sample `group` on
+  const T* left_g;  // element (group, 0, 0, 0); outputs contiguous and padded with zeros to whole registers
   int64_t g_sample, g_class, g_position;
   int64_t group, first, last, m;
   int64_t rows, columns, depth;  // FactoredBlocks
@@ -39,8 +40,8 @@ template <class T>
 struct FactoredKernels {
   int64_t width;  // rows of a packed panel
   int64_t lanes;  // elements of a register
-  void (*pack)(const Rows<T>& source, int64_t first, int64_t count, int64_t depth, T* panels, int64_t panel_stride,
-               int64_t width, int64_t start);
+  void (*pack)(const Rows<T>& source, int64_t first, int64_t count, int64_t depth, T* panels,
+               int64_t panel_stride, int64_t width, int64_t start);
   int64_t (*block_scratch)(const BlockTask<T>& task);
   void (*tiles)(const BlockTask<T>& task, T* scratch);
   void (*pointwise)(const BlockTask<T>& task, T* scratch);

@@ -1,4 +1,5 @@
-// Packed operands of a range of samples (methods tiles and pointwise); part of the driver, baseline instructions.
+// Packed operands of a range of samples (methods tiles and pointwise); part of the driver, baseline
+// instructions.
 #pragma once
 #include <algorithm>
 #include <cmath>
@@ -21,8 +22,8 @@ Rows<T> input_rows(const FactoredSide<T>& side) {
 template <class T>
 class PackedSide {
  public:
-  PackedSide(const FactoredGram<T>& f, const FactoredSide<T>& side, GramMethod method, const FactoredKernels<T>& k,
-             int64_t block, int64_t first, int64_t last)
+  PackedSide(const FactoredGram<T>& f, const FactoredSide<T>& side, GramMethod method,
+             const FactoredKernels<T>& k, int64_t block, int64_t first, int64_t last)
       : side_(side),
         kernels_(k),
         pointwise_(method == GramMethod::pointwise),
@@ -52,19 +53,21 @@ class PackedSide {
 
   void pack_block(int64_t i) {
     const int64_t n = first_ + i * block_, count = samples(i) * side_.positions, width = kernels_.width;
-    kernels_.pack(input_rows(side_), n * side_.positions, count, inputs_, a_.data() + i * a_block_, inputs_ * width,
-                  width, 0);
+    kernels_.pack(input_rows(side_), n * side_.positions, count, inputs_, a_.data() + i * a_block_,
+                  inputs_ * width, width, 0);
     T* g = g_.data() + i * g_block_;
     if (pointwise_) {
       const Rows<T> rows{side_.g, side_.classes, side_.g_sample, side_.g_class, side_.g_output};
-      kernels_.pack(rows, n * side_.classes, samples(i) * side_.classes, outputs_, g, outputs_ * width, width, 0);
+      kernels_.pack(rows, n * side_.classes, samples(i) * side_.classes, outputs_, g, outputs_ * width, width,
+                    0);
       return;
     }
     const int64_t terms = side_.classes * outputs_;
     for (int64_t c = 0; c < side_.classes; ++c) {
       const Rows<T> rows{side_.g + c * side_.g_class, side_.positions, side_.g_sample, side_.g_position,
                          side_.g_output};
-      kernels_.pack(rows, n * side_.positions, count, outputs_, g + c * outputs_ * width, terms * width, width, 0);
+      kernels_.pack(rows, n * side_.positions, count, outputs_, g + c * outputs_ * width, terms * width,
+                    width, 0);
     }
   }
 

@@ -1,5 +1,5 @@
-// Method pointwise (T = S = 1, full): A A^T of a block of samples, then G G^T over (n,c) x (m,e), scaled by it in
-// registers and added to the result.
+// Method pointwise (T = S = 1, full): A A^T of a block of samples, then G G^T over (n,c) x (m,e), scaled by
+// it in registers and added to the result.
 #pragma once
 #include "factored_gram/block.h"
 
@@ -90,7 +90,8 @@ struct PointwiseChunk {
     const bool contiguous = f.out_e == 1 && f.out_m == f.right.classes;
     const ScaleAndAdd<S> epilogue{weights, to, offsets, columns, contiguous};
     for (int64_t q = 0; q < f.outputs; q += task.depth) {
-      product<S>(rows, columns, smaller(task.depth, f.outputs - q), panels_at<S>(task.left.g, row, f.outputs, q),
+      product<S>(rows, columns, smaller(task.depth, f.outputs - q),
+                 panels_at<S>(task.left.g, row, f.outputs, q),
                  panels_at<S>(task.right.g, column, f.outputs, q), epilogue);
     }
   }
@@ -102,8 +103,8 @@ inline void run_pointwise(const BlockTask<typename S::T>& task, typename S::T* s
   const int64_t step = chunk_rows<S>(task.rows), stride = padded(task.right.samples, S::lanes);
   const int64_t rows = task.left.samples * f.left.classes, columns = task.right.samples * f.right.classes;
   product_blocked<S>(task.left.samples, task.right.samples, f.inputs, task.depth,
-                     panels_at<S>(task.left.a, 0, f.inputs, 0), panels_at<S>(task.right.a, 0, f.inputs, 0), scratch,
-                     stride);
+                     panels_at<S>(task.left.a, 0, f.inputs, 0), panels_at<S>(task.right.a, 0, f.inputs, 0),
+                     scratch, stride);
   PointwiseChunk<S> chunk(task, scratch, stride);
   for (int64_t j = 0; j < columns; j += step) {
     chunk.set_columns(j, smaller(step, columns - j));

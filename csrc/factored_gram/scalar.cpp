@@ -34,7 +34,8 @@ void pair_of_samples(const FactoredGram<T>& f, int64_t n, int64_t m) {
   T* out = f.out + n * f.out_n + m * f.out_m;
   for (int64_t c = 0; c < f.left.classes; ++c) {
     if (f.output == GramOutput::full) {
-      for (int64_t e = 0; e < f.right.classes; ++e) out[c * f.out_c + e * f.out_e] += static_cast<T>(entry(f, n, m, c, e));
+      for (int64_t e = 0; e < f.right.classes; ++e)
+        out[c * f.out_c + e * f.out_e] += static_cast<T>(entry(f, n, m, c, e));
     } else {
       out[f.output == GramOutput::diagonal ? c * f.out_c : 0] += static_cast<T>(entry(f, n, m, c, c));
     }
@@ -47,7 +48,8 @@ template <class T>
 void factored_gram_scalar(const FactoredGram<T>& problem, int threads) {
   parallel_tasks(problem.left.samples, threads, [&] {
     return [&](int64_t n) {
-      for (int64_t m = problem.symmetric ? n : 0; m < problem.right.samples; ++m) pair_of_samples(problem, n, m);
+      for (int64_t m = problem.symmetric ? n : 0; m < problem.right.samples; ++m)
+        pair_of_samples(problem, n, m);
     };
   });
 }

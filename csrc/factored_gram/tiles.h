@@ -7,8 +7,8 @@ namespace {
 
 // columns[j] = sum over rows i in [first, last) of x(i, j) y(i, j); `count` is padded to whole registers.
 template <class S>
-inline void multiply_rows(const typename S::T* x, const typename S::T* y, int64_t stride, int64_t first, int64_t last,
-                          int64_t count, typename S::T* columns) {
+inline void multiply_rows(const typename S::T* x, const typename S::T* y, int64_t stride, int64_t first,
+                          int64_t last, int64_t count, typename S::T* columns) {
   for (int64_t j = 0; j < count; j += S::lanes) {
     typename S::Reg sum = S::zero();
     for (int64_t i = first; i < last; ++i) {
@@ -72,8 +72,8 @@ struct Chunk {
   }
 
   void run() const {
-    multiply(panels_at<S>(task.left.a, row, f.inputs, 0), panels_at<S>(task.right.a, column, f.inputs, 0), f.inputs,
-             weights);
+    multiply(panels_at<S>(task.left.a, row, f.inputs, 0), panels_at<S>(task.right.a, column, f.inputs, 0),
+             f.inputs, weights);
     if (f.output == GramOutput::trace) {
       multiply_cotangents(0, 0, f.left.classes * f.outputs);
       reduce(f.out);
@@ -96,8 +96,16 @@ inline void run_tiles(const BlockTask<typename S::T>& task, typename S::T* scrat
   const int64_t rows = task.left.samples * f.left.positions, columns = task.right.samples * f.right.positions;
   for (int64_t i = 0; i < rows; i += step) {
     for (int64_t j = 0; j < columns; j += step) {
-      Chunk<S>{task, f, i, smaller(step, rows - i), j, smaller(step, columns - j), step,
-               scratch, scratch + step * step, scratch + 2 * step * step}
+      Chunk<S>{task,
+               f,
+               i,
+               smaller(step, rows - i),
+               j,
+               smaller(step, columns - j),
+               step,
+               scratch,
+               scratch + step * step,
+               scratch + 2 * step * step}
           .run();
     }
   }

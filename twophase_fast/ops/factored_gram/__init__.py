@@ -11,7 +11,7 @@ import torch
 from twophase_fast._types import Backend
 from twophase_fast.ops import _checks, _dispatch, _library, _operands
 from twophase_fast.ops._operands import GramOutput
-from twophase_fast.ops.factored_gram import reference
+from twophase_fast.ops.factored_gram import cpu, reference
 
 
 def factored_gram(
@@ -126,5 +126,5 @@ def _fake_write(*_: object) -> None:
 _OPERANDS = "Tensor a, Tensor g, Tensor? a2, Tensor? g2, str output, str backend"
 _library.define(f"factored_gram({_OPERANDS}) -> Tensor", fake=_fake_factored_gram)
 _library.define(f"factored_gram_(Tensor(a!) out, {_OPERANDS}) -> ()", fake=_fake_write)
-_dispatch.add("factored_gram", reference=reference.factored_gram)
-_dispatch.add("factored_gram_", reference=reference.factored_gram_)
+_dispatch.add("factored_gram", reference=reference.factored_gram, cpu=cpu.factored_gram, cpu_refuses=cpu.refuses)
+_dispatch.add("factored_gram_", reference=reference.factored_gram_, cpu=cpu.factored_gram_, cpu_refuses=cpu.refuses_)
