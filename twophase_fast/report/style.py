@@ -104,8 +104,9 @@ def panel(height: float = 3.1, width: float = PANEL_WIDTH) -> Figure:
 
 def ramp(count: int) -> list[str]:
     """Return `count` colours spread over the sequential ramp, dark to light."""
-    places = np.linspace(0, RAMP - 1, count).round().astype(int) if count > 1 else [RAMP // 3]
-    return [LIGHT[f"ramp{index}"] for index in places]
+    if count == 1:
+        return [LIGHT[f"ramp{RAMP // 3}"]]
+    return [LIGHT[f"ramp{index}"] for index in np.linspace(0, RAMP - 1, count).round().astype(int)]
 
 
 def css_variable(color: str) -> str:
