@@ -121,6 +121,8 @@ def _to_bits(tensor: torch.Tensor) -> np.ndarray:
 
 def _from_bits(dataset: h5py.Dataset) -> torch.Tensor:
     dtype = getattr(torch, dataset.attrs["torch_dtype"])
+    if dataset.size == 0:  # the strides of empty arrays are not what views need
+        return torch.empty(dataset.shape[:-1] if dtype.is_complex else dataset.shape, dtype=dtype)
     tensor = torch.from_numpy(np.asarray(dataset[()]))
     if dtype.is_complex:
         return torch.view_as_complex(tensor)

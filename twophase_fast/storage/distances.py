@@ -33,12 +33,13 @@ def distance_matrix(node: Node, steps: Iterable[int] | None, where: str) -> np.n
     missing = [step for step in chosen if step not in known]
     if missing:
         raise StorageError(f"{where} has no kernel at steps {missing}; it has {sorted(known) or 'none'}")
-    matrix = _stored_distances(node, chosen)
-    stored = [i for i, step in enumerate(chosen) if step in node.kernels]
-    references = [node.kernels[chosen[i]] for i in stored]
-    for a, b, value in _pairs(references):
+    ordered = sorted(set(chosen))  # one order of evaluation, so that one pair always gives the same bits
+    matrix = _stored_distances(node, ordered)
+    stored = [i for i, step in enumerate(ordered) if step in node.kernels]
+    for a, b, value in _pairs([node.kernels[ordered[i]] for i in stored]):
         matrix[stored[a], stored[b]] = matrix[stored[b], stored[a]] = value
-    return matrix
+    places = [ordered.index(step) for step in chosen]
+    return matrix[np.ix_(places, places)]
 
 
 def _stored_distances(node: Node, steps: list[int]) -> np.ndarray:

@@ -171,7 +171,8 @@ class StoredNode:
         node = self._node
         return (
             f"{type(self).__name__}({self._where()}: {len(node.kernels)} kernels, "
-            f"{len(node.parameters)} sets of parameters, {len(node.metrics)} metrics, {len(node.tables)} tables, {len(self.children)} children)"
+            f"{len(node.parameters)} sets of parameters, {len(node.metrics)} metrics, {len(node.tables)} tables, "
+            f"{len(self.children)} children)"
         )
 
     def _nodes(self) -> dict[NodePath, Node]:

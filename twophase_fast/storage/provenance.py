@@ -6,6 +6,7 @@ import os
 import platform
 import subprocess
 from datetime import UTC, datetime
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,7 @@ def collect() -> dict[str, Any]:
         "format_version": spec.version_text(),
         "versions": _versions(),
         "hardware": _hardware(),
-        "git": _git(),
+        "git": _git(os.getcwd()),
         "precision": _precision(),
     }
 
@@ -78,18 +79,24 @@ def _precision() -> dict[str, Any]:
     }
 
 
-def _git() -> dict[str, Any] | None:
-    """Revision of the working folder, where it is a git checkout and git is at hand."""
-    revision = _ask_git("rev-parse", "HEAD")
+@cache
+def _git(folder: str) -> dict[str, Any] | None:
+    """Revision of the working folder when it was first asked for; None without git or a checkout."""
+    revision = _ask_git(folder, "rev-parse", "HEAD")
     if revision is None:
         return None
-    return {"revision": revision, "modified": bool(_ask_git("status", "--porcelain", "--untracked-files=no"))}
+    return {"revision": revision, "modified": bool(_ask_git(folder, "status", "--porcelain", "--untracked-files=no"))}
 
 
-def _ask_git(*arguments: str) -> str | None:
+def _ask_git(folder: str, *arguments: str) -> str | None:
     try:
         answer = subprocess.run(
-            ["git", *arguments], capture_output=True, text=True, timeout=10, check=True, stdin=subprocess.DEVNULL
+            ["git", "-C", folder, *arguments],
+            capture_output=True,
+            text=True,
+            timeout=10,
+            check=True,
+            stdin=subprocess.DEVNULL,
         )
     except (OSError, subprocess.SubprocessError):  # no git, no checkout, or no answer: there is no revision
         return None

@@ -159,7 +159,11 @@ def _scan_node(group: h5py.Group, place: NodePath, path: Path, index: Index) -> 
     for link in group.get(spec.PARAMETERS, ()):
         if link.isdigit():
             _add(
-                node.parameters, int(link), GroupRef(path, f"{group.name}/{spec.PARAMETERS}/{link}"), "parameters", path
+                node.parameters,
+                int(link),
+                GroupRef(path, f"{group.name.rstrip('/')}/{spec.PARAMETERS}/{link}"),
+                "parameters",
+                path,
             )
     for link, metric in group.get(spec.METRICS, {}).items():
         piece = (metric[spec.STEP][()], metric[spec.VALUE][()])

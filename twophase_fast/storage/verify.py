@@ -73,8 +73,14 @@ def _walk(group: h5py.Group) -> Iterator[tuple[str, str]]:
             yield from _walk(item)
         else:
             yield from ((item.name, problem) for problem in _problems_of_dataset(item))
-    if spec.STEP in group:
+    if _is_series(group):
         yield from ((group.name, problem) for problem in _problems_of_series(group))
+
+
+def _is_series(group: h5py.Group) -> bool:
+    """Kernels or a metric: a scale of steps (a table or a state dict may hold something else called step)."""
+    steps = group.get(spec.STEP)
+    return isinstance(steps, h5py.Dataset) and steps.is_scale
 
 
 def _problems_of_dataset(dataset: h5py.Dataset) -> Iterator[str]:
