@@ -52,6 +52,14 @@ def test_barrier_of_a_convex_loss_is_zero_and_never_negative():
     assert loss_barrier(Point(1.0), Point(1.0), DATA, convex) == 0.0
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_barrier_of_a_model_with_itself_is_exactly_zero(dtype):
+    a = classifier(1).to(dtype)
+    data = (X.to(dtype), Y)
+    for baseline in ("linear", "mean"):
+        assert loss_barrier(a, copy.deepcopy(a), data, functional.cross_entropy, baseline=baseline) == 0.0
+
+
 def test_default_points_include_both_ends():
     _, alphas, losses = loss_barrier(Point(1.0), Point(3.0), DATA, convex, return_curve=True)
     assert len(alphas) == 30

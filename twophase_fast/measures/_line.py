@@ -84,7 +84,8 @@ def _between(first: torch.Tensor, second: torch.Tensor, alpha: float) -> torch.T
         return first if alpha >= 0.5 else second
     if alpha in (0.0, 1.0):
         return first if alpha else second
-    return (alpha * first.double() + (1.0 - alpha) * second.double()).to(first.dtype)
+    # In difference form, so that the line between equal models is that model bit for bit.
+    return (second.double() + alpha * (first.double() - second.double())).to(first.dtype)
 
 
 def recalibrate(model: nn.Module, pairs: Iterable[tuple[Any, Any]]) -> None:

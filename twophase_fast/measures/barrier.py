@@ -91,7 +91,8 @@ def _height(points: torch.Tensor, curve: torch.Tensor, baseline: str) -> float:
     at_second, at_first = curve[0], curve[-1]  # α = 0 is θ', α = 1 is θ
     if baseline == "mean":
         return float((curve - (at_first + at_second) / 2).max())
-    return float((curve - (points * at_first + (1 - points) * at_second)).max())
+    # In difference form, so that a flat line has a barrier of exactly 0.
+    return float((curve - (at_second + points * (at_first - at_second))).max())
 
 
 def _mean(model: nn.Module, pairs: Any, loss_fn: LossFunction | None, metric: str) -> float:
