@@ -8,7 +8,7 @@ take several digits.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -23,7 +23,7 @@ _SEED = 20_250_513
 
 @dataclass(frozen=True)
 class Labels:
-    """Labels of every cotangent of a graph.
+    """Labels of cotangents of a graph.
 
     Attributes:
         elements: (node, output index) -> int64 labels in the cotangent's shape; -1 where it is zero or not finite.
@@ -34,9 +34,10 @@ class Labels:
     sorted: dict[Node, bool]
 
 
-def label(graph: Graph) -> Labels:
-    """Label every cotangent of `graph` by 1 + ceil(log16 N) pull-backs."""
-    edges = [(n, j) for n in graph.nodes if n.name() != ACCUMULATE for j in graph.used_outputs(n)]
+def label(graph: Graph, nodes: Iterable[Node] | None = None) -> Labels:
+    """Label the cotangents of `nodes` (default: all) by 1 + ceil(log16 N) pull-backs."""
+    chosen = graph.nodes if nodes is None else nodes
+    edges = [(n, j) for n in chosen if n.name() != ACCUMULATE for j in graph.used_outputs(n)]
     y = graph.output
     v = torch.randn(y.shape, generator=torch.Generator().manual_seed(_SEED), dtype=torch.float64).to(y)
     once = _pull(y, edges, v)
@@ -75,9 +76,8 @@ def _known(cotangent: torch.Tensor) -> torch.Tensor:
 def _digit(once: torch.Tensor, scaled: torch.Tensor) -> tuple[torch.Tensor, bool]:
     """Return the exponent of scaled / once per element, and whether all are whole and in range."""
     known = _known(once) & torch.isfinite(scaled)
-    ratio = torch.where(known, scaled, 1.0).double() / torch.where(known, once, 1.0).double()
-    exponent = torch.log2(ratio.clamp_min(0.5))
-    whole = exponent.round()
-    in_range = (whole >= 0) & (whole < _BASE)
-    exact = torch.pow(2.0, whole) == ratio
-    return torch.where(in_range, whole, 0).long(), bool((exact & in_range).all())
+    ratio = torch.where(known, scaled, 1.0) / torch.where(known, once, 1.0)
+    mantissa, exponent = torch.frexp(ratio)  # 2**k is 0.5 * 2**(k + 1)
+    digit = exponent - 1
+    good = (mantissa == 0.5) & (digit >= 0) & (digit < _BASE)
+    return torch.where(good, digit, 0).long(), bool(good.all())

@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import torch
 from torch.autograd.graph import Node
@@ -55,9 +56,16 @@ class _IrregularError(Exception):
 
 @dataclass(frozen=True)
 class _Run:
+    """The graph of a tiny batch, and the nodes whose outputs grow with the number of samples."""
+
     size: int
     graph: Graph
-    labels: Labels
+    growing: frozenset[Node] = frozenset()
+
+    @cached_property
+    def labels(self) -> Labels:
+        """Labels of the growing nodes."""
+        return label(self.graph, [n for n in self.graph.nodes if n in self.growing])
 
 
 def probe(function: Function, batch: Batch) -> Structure:
@@ -66,19 +74,20 @@ def probe(function: Function, batch: Batch) -> Structure:
     Raises:
         UnsupportedModelError: Samples are mixed, or the output depends on none of the parameters.
     """
-    small, large = (_run(function, batch, size) for size in _SIZES)
-    check_same_rows(small.graph.output.detach(), large.graph.output.detach()[: small.size])
+    graphs = [function.graph(batch.take(_index(batch, size).to(function.device))) for size in _SIZES]
+    small, large = graphs
+    check_same_rows(small.output.detach(), large.output.detach()[: _SIZES[0]])
     signature, uses = None, ()
     try:
         uses = _regular_uses(function, batch, small, large)
-        signature = large.graph.signature()
+        signature = large.signature()
     except _IrregularError:
         pass  # every tile is labelled on its own instead: exact, and slower
     if signature is not None and not uses:
         raise UnsupportedModelError("the output depends on none of the selected parameters; check `params`")
-    output = large.graph.output
-    share = _activation_bytes(large.graph) // large.size
-    return Structure(signature, uses, output.shape[1], share, output.detach(), _index(batch, large.size))
+    output = large.output
+    share = _activation_bytes(large) // output.shape[0]
+    return Structure(signature, uses, output.shape[1], share, output.detach(), _index(batch, _SIZES[1]))
 
 
 def irregular_uses(function: Function, graph: Graph) -> tuple[UseSpec, ...]:
@@ -95,7 +104,8 @@ def irregular_uses(function: Function, graph: Graph) -> tuple[UseSpec, ...]:
                 f"{node.name()} mixes samples: a per-sample kernel is not defined for this model"
             )
 
-    found = find_uses(function, graph, lambda n: labels.sorted[n], lambda n: n in labels.sorted, check)
+    ordered = labels.sorted
+    found = find_uses(function, graph, is_use=lambda n: ordered[n], reached=lambda n: n in ordered, check_derived=check)
     specs = []
     for node, slots in found.items():
         elements = {j: labels.elements[node, j] for j in _outputs(graph, labels, node)}
@@ -124,46 +134,58 @@ def _index(batch: Batch, size: int) -> torch.Tensor:
     return torch.arange(size) % batch.size
 
 
-def _run(function: Function, batch: Batch, size: int) -> _Run:
-    graph = function.graph(batch.take(_index(batch, size).to(function.device)))
-    return _Run(size, graph, label(graph))
-
-
-def _regular_uses(function: Function, batch: Batch, small: _Run, large: _Run) -> tuple[UseSpec, ...]:
+def _regular_uses(function: Function, batch: Batch, small: Graph, large: Graph) -> tuple[UseSpec, ...]:
     """Return the uses, if the program is the same for both batch sizes.
 
     Raises:
         _IrregularError: It is not, or a sample axis cannot be told from shapes and labels.
         UnsupportedModelError: A node mixes samples.
     """
-    if small.graph.signature() != large.graph.signature():
+    if small.signature() != large.signature():
         raise _IrregularError
+    grows = [_shapes(small, a) != _shapes(large, b) for a, b in zip(small.nodes, large.nodes)]
+    runs = [_grown(graph, grows) for graph in (small, large)]
     more: list[_Run] = []
 
     def evidence() -> list[_Run]:
-        if not more:
-            more.extend(_run(function, batch, size) for size in _MORE_SIZES)
-        return [small, large, *more]
+        for size in () if more else _MORE_SIZES:
+            graph = function.graph(batch.take(_index(batch, size).to(function.device)))
+            if graph.signature() != large.signature():
+                raise _IrregularError
+            more.append(_grown(graph, grows))
+        return [*runs, *more]
 
-    def grows(node: Node) -> bool:
-        twin = small.graph.nodes[large.graph.index[node]]
-        return any(output_shape(node, j) != output_shape(twin, j) for j in large.graph.used_outputs(node))
+    run = runs[1]
+    ordered = run.labels.sorted
 
     def check(node: Node) -> None:
-        if grows(node) or node is large.graph.output.grad_fn:
-            raise UnsupportedModelError(_mixing(large, node))
+        if node in run.growing or node is large.output.grad_fn:
+            raise UnsupportedModelError(_mixing(run, node))
 
-    ordered = large.labels.sorted
-    found = find_uses(function, large.graph, lambda n: grows(n) and ordered[n], lambda n: n in ordered, check)
+    found = find_uses(
+        function,
+        large,
+        is_use=lambda n: ordered.get(n, False),
+        reached=lambda n: n in ordered or n not in run.growing,
+        check_derived=check,
+    )
     return tuple(
         UseSpec(
-            large.graph.index[node],
+            large.index[node],
             node.name(),
-            {j: _layout(small, large, node, j, evidence) for j in _outputs(large.graph, large.labels, node)},
+            {j: _layout(runs, node, j, evidence) for j in _outputs(large, run.labels, node)},
             slots,
         )
         for node, slots in found.items()
     )
+
+
+def _grown(graph: Graph, grows: list[bool]) -> _Run:
+    return _Run(graph.output.shape[0], graph, frozenset(n for n, g in zip(graph.nodes, grows) if g))
+
+
+def _shapes(graph: Graph, node: Node) -> list[torch.Size]:
+    return [output_shape(node, j) for j in graph.used_outputs(node)]
 
 
 def _outputs(graph: Graph, labels: Labels, node: Node) -> list[int]:
@@ -191,15 +213,16 @@ def _first_sorted(run: _Run, node: Node) -> str:
     return "the model"
 
 
-def _layout(small: _Run, large: _Run, node: Node, j: int, evidence: Callable[[], list[_Run]]) -> Layout:
+def _layout(runs: list[_Run], node: Node, j: int, evidence: Callable[[], list[_Run]]) -> Layout:
     """Return the one layout that agrees with both shapes and all labels.
 
     Raises:
         _IrregularError: None does, or several do.
     """
+    small, large = runs
     index = large.graph.index[node]
-    shapes = (output_shape(run.graph.nodes[index], j) for run in (small, large))
-    candidates = _agreeing(list(sample_layout(*shapes, small.size, large.size)), [small, large], index, j)
+    shapes = (output_shape(run.graph.nodes[index], j) for run in runs)
+    candidates = _agreeing(list(sample_layout(*shapes, small.size, large.size)), runs, index, j)
     if len(candidates) > 1:
         candidates = _agreeing(candidates, evidence(), index, j)
     if len(candidates) != 1:

@@ -45,6 +45,7 @@ class UseSpec:
 def find_uses(
     function: Function,
     graph: Graph,
+    *,
     is_use: Callable[[Node], bool],
     reached: Callable[[Node], bool],
     check_derived: Callable[[Node], None],
@@ -55,7 +56,7 @@ def find_uses(
         function: Names the selected parameters.
         graph: The graph of the output.
         is_use: Whether a node's cotangents are sorted by sample.
-        reached: Whether the output depends on a node at all.
+        reached: Whether the output may depend on a node at all.
         check_derived: Called on every node between a parameter and its uses; raises where it mixes samples.
     """
     names = {id(p): name for name, p in function.parameters.items()}
