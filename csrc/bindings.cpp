@@ -14,6 +14,7 @@
 #include "factored_gram/factored_gram.h"
 #include "gram/gram.h"
 #include "pair_moments/pair_moments.h"
+#include "per_sample_grad/per_sample_grad.h"
 
 namespace py = pybind11;
 
@@ -205,6 +206,73 @@ void factored_gram_binding(py::array out, const py::array& a, const py::array& g
   });
 }
 
+template <class T>
+GradRows<T> grad_rows(py::array& out, int64_t samples, int64_t classes, int64_t outputs, int64_t row) {
+  require(py::isinstance<py::array_t<T>>(out) && out.ndim() == 4, "expected out [N, C, rows, elements]");
+  require(
+      out.shape(0) == samples && out.shape(1) == classes && out.shape(2) == outputs && out.shape(3) == row,
+      "out has the wrong shape");
+  require(row < 2 || stride<T>(out, 3) == 1, "the last axis of out is not contiguous");
+  return {static_cast<T*>(out.mutable_data()), stride<T>(out, 0), stride<T>(out, 1), stride<T>(out, 2)};
+}
+
+void linear_grad_binding(py::array out, const py::array& a, const py::array& g, const std::string& isa,
+                         int threads) {
+  with_element_type(out, [&](auto zero) {
+    using T = decltype(zero);
+    const FactoredSide<T> s = factored_side<T>(a, g);
+    const int64_t inputs = a.shape(2), outputs = g.shape(3);
+    const LinearGrad<T> problem{
+        s.samples,    s.classes,    s.positions,
+        outputs,      inputs,       s.a,
+        s.a_sample,   s.a_position, s.a_input,
+        s.g,          s.g_sample,   s.g_class,
+        s.g_position, s.g_output,   grad_rows<T>(out, s.samples, s.classes, outputs, inputs)};
+    const Isa tier = parse_isa(isa);
+    const py::gil_scoped_release unlocked;
+    linear_grad(problem, tier, threads);
+  });
+}
+
+// geometry: kernel, stride, padding and dilation of the two axes, then groups.
+template <class T>
+ConvGrad<T> conv_problem(const py::array& x, const py::array& g, const std::vector<int64_t>& geometry) {
+  require(x.ndim() == 4 && g.ndim() == 5 && geometry.size() == 9,
+          "expected x [N, Cin, H, W], g [N, C, Cout, H, W]");
+  require(py::isinstance<py::array_t<T>>(x) && py::isinstance<py::array_t<T>>(g), "arrays differ in dtype");
+  ConvGrad<T> f{};
+  f.samples = g.shape(0), f.classes = g.shape(1), f.cout = g.shape(2), f.cin = x.shape(1),
+  f.groups = geometry[8];
+  f.height = x.shape(2), f.width = x.shape(3), f.out_height = g.shape(3), f.out_width = g.shape(4);
+  require(f.groups > 0 && f.cin % f.groups == 0 && f.cout % f.groups == 0,
+          "groups do not divide the channels");
+  require(x.shape(0) == f.samples, "x and g differ in samples");
+  for (size_t axis = 0; axis < 2; ++axis) {
+    f.kernel[axis] = geometry[axis], f.stride[axis] = geometry[2 + axis];
+    f.padding[axis] = geometry[4 + axis], f.dilation[axis] = geometry[6 + axis];
+  }
+  f.x = static_cast<const T*>(x.data());
+  f.x_sample = stride<T>(x, 0), f.x_channel = stride<T>(x, 1), f.x_row = stride<T>(x, 2),
+  f.x_column = stride<T>(x, 3);
+  f.g = static_cast<const T*>(g.data());
+  f.g_sample = stride<T>(g, 0), f.g_class = stride<T>(g, 1), f.g_channel = stride<T>(g, 2);
+  f.g_row = stride<T>(g, 3), f.g_column = stride<T>(g, 4);
+  return f;
+}
+
+void conv_grad_binding(py::array out, const py::array& x, const py::array& g,
+                       const std::vector<int64_t>& geometry, const std::string& isa, int threads) {
+  with_element_type(out, [&](auto zero) {
+    using T = decltype(zero);
+    ConvGrad<T> problem = conv_problem<T>(x, g, geometry);
+    const int64_t row = problem.cin / problem.groups * problem.kernel[0] * problem.kernel[1];
+    problem.out = grad_rows<T>(out, problem.samples, problem.classes, problem.cout, row);
+    const Isa tier = parse_isa(isa);
+    const py::gil_scoped_release unlocked;
+    conv_grad(problem, tier, threads);
+  });
+}
+
 std::vector<std::string> isa_names() {
   std::vector<std::string> names;
   for (const Isa isa : available_isas()) names.emplace_back(isa_name(isa));
@@ -221,6 +289,8 @@ PYBIND11_MODULE(_C, module) {
   module.def("gram_", gram_binding);
   module.def("symmetrize_", symmetrize_binding);
   module.def("factored_gram_", factored_gram_binding);
+  module.def("linear_grad", linear_grad_binding);
+  module.def("conv_grad", conv_grad_binding);
   module.def("pair_moments", pair_moments_binding);
   module.def("residual_moments", residual_moments_binding);
 }

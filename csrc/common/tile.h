@@ -41,42 +41,55 @@ __attribute__((always_inline)) inline void accumulate_tile(const typename S::T* 
   }
 }
 
-// Rows in tiles of R; what remains in tiles of R / 2, and so on down to 1. R divides the panel width.
+// Rows i ... last - 1 in tiles of R; what remains in tiles of R / 2, and so on down to 1. R divides the panel
+// width.
 template <class S, int R, int V, class Epilogue>
-inline void product_rows(int64_t i, int64_t m, int64_t j, int64_t k, const Operand<typename S::T>& a,
-                         const typename S::T* b, int64_t b_stride, const Epilogue& epilogue) {
+inline void product_rows(int64_t i, int64_t last, int64_t j, int64_t k, const Operand<typename S::T>& a,
+                         const Operand<typename S::T>& b, const Epilogue& epilogue) {
   constexpr int64_t width = panel_width<S>;
-  for (; i + R <= m; i += R) {
+  const typename S::T* right = b.data + j / width * b.panel_stride;
+  for (; i + R <= last; i += R) {
+    const typename S::T* left = a.data + i / width * a.panel_stride + i % width;
     typename S::Reg sum[R][V];
-    accumulate_tile<S, R, V>(a.data + i / width * a.panel_stride + i % width, a.k_stride, b, b_stride, k,
-                             sum);
+    accumulate_tile<S, R, V>(left, a.k_stride, right, b.k_stride, k, sum);
     for (int r = 0; r < R; ++r) epilogue.template row<V>(i + r, j, sum[r]);
   }
   if constexpr (R > 1) {
-    if (i < m) product_rows<S, R / 2, V>(i, m, j, k, a, b, b_stride, epilogue);
+    if (i < last) product_rows<S, R / 2, V>(i, last, j, k, a, b, epilogue);
   }
 }
 
+// Rows i ... last - 1 against the panel of columns from j on, of which `columns` are wanted.
 template <class S, int V, class Epilogue>
-inline void product_panel(int vectors, int64_t m, int64_t j, int64_t k, const Operand<typename S::T>& a,
-                          const typename S::T* b, int64_t b_stride, const Epilogue& epilogue) {
-  if (vectors == V) {
-    product_rows<S, S::rows, V>(0, m, j, k, a, b, b_stride, epilogue);
+inline void product_panel(int64_t columns, int64_t i, int64_t last, int64_t j, int64_t k,
+                          const Operand<typename S::T>& a, const Operand<typename S::T>& b,
+                          const Epilogue& epilogue) {
+  if (columns > (V - 1) * S::lanes) {
+    product_rows<S, S::rows, V>(i, last, j, k, a, b, epilogue);
   } else if constexpr (V > 1) {
-    product_panel<S, V - 1>(vectors, m, j, k, a, b, b_stride, epilogue);
+    product_panel<S, V - 1>(columns, i, last, j, k, a, b, epilogue);
   }
 }
 
-// All tiles of C[m, n]; the right operand must be readable up to the next multiple of `lanes` columns.
+// All tiles of C[m, n], panel by panel: a right panel stays in L1 while the left operand streams by. The
+// right operand must be readable up to the next multiple of `lanes` columns.
 template <class S, class Epilogue>
 inline void product(int64_t m, int64_t n, int64_t k, const Operand<typename S::T>& a,
                     const Operand<typename S::T>& b, const Epilogue& epilogue) {
-  constexpr int64_t width = panel_width<S>;
-  for (int64_t j = 0; j < n; j += width) {
-    const int64_t columns = n - j < width ? n - j : width;
-    const int vectors = static_cast<int>((columns + S::lanes - 1) / S::lanes);
-    product_panel<S, S::vectors>(vectors, m, j, k, a, b.data + j / width * b.panel_stride, b.k_stride,
-                                 epilogue);
+  for (int64_t j = 0; j < n; j += panel_width<S>)
+    product_panel<S, S::vectors>(n - j, 0, m, j, k, a, b, epilogue);
+}
+
+// The same tiles row by row, so that rows of C are written from end to end: for short k, where writing is the
+// work.
+template <class S, class Epilogue>
+inline void product_by_rows(int64_t m, int64_t n, int64_t k, const Operand<typename S::T>& a,
+                            const Operand<typename S::T>& b, const Epilogue& epilogue) {
+  for (int64_t i = 0; i < m; i += S::rows) {
+    const int64_t last = m - i < S::rows ? m : i + S::rows;
+    for (int64_t j = 0; j < n; j += panel_width<S>) {
+      product_panel<S, S::vectors>(n - j, i, last, j, k, a, b, epilogue);
+    }
   }
 }
 

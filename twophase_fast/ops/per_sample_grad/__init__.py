@@ -8,7 +8,7 @@ import torch
 
 from twophase_fast._types import Backend, InputError
 from twophase_fast.ops import _checks, _dispatch, _library, _operands
-from twophase_fast.ops.per_sample_grad import reference
+from twophase_fast.ops.per_sample_grad import cpu, reference
 
 
 def per_sample_grad(
@@ -211,7 +211,22 @@ _library.define("per_sample_grad(Tensor a, Tensor g, str backend) -> Tensor", fa
 _library.define("per_sample_grad_out(Tensor(a!) out, Tensor a, Tensor g, str backend) -> ()", fake=_fake_write)
 _library.define(f"per_sample_conv_grad({_CONV}) -> Tensor", fake=_fake_conv)
 _library.define(f"per_sample_conv_grad_out(Tensor(a!) out, {_CONV}) -> ()", fake=_fake_write)
-_dispatch.add("per_sample_grad", reference=reference.per_sample_grad)
-_dispatch.add("per_sample_grad_out", reference=reference.per_sample_grad_out)
-_dispatch.add("per_sample_conv_grad", reference=reference.per_sample_conv_grad)
-_dispatch.add("per_sample_conv_grad_out", reference=reference.per_sample_conv_grad_out)
+_dispatch.add("per_sample_grad", reference=reference.per_sample_grad, cpu=cpu.per_sample_grad, cpu_refuses=cpu.refuses)
+_dispatch.add(
+    "per_sample_grad_out",
+    reference=reference.per_sample_grad_out,
+    cpu=cpu.per_sample_grad_out,
+    cpu_refuses=cpu.refuses_out,
+)
+_dispatch.add(
+    "per_sample_conv_grad",
+    reference=reference.per_sample_conv_grad,
+    cpu=cpu.per_sample_conv_grad,
+    cpu_refuses=cpu.refuses_conv,
+)
+_dispatch.add(
+    "per_sample_conv_grad_out",
+    reference=reference.per_sample_conv_grad_out,
+    cpu=cpu.per_sample_conv_grad_out,
+    cpu_refuses=cpu.refuses_conv_out,
+)

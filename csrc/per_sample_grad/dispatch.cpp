@@ -1,0 +1,152 @@
+// Drives a vector tier over samples, groups and threads, or calls the scalar oracle.
+#include <algorithm>
+#include <memory>
+#include <type_traits>
+#include <vector>
+
+#include "common/buffer.h"
+#include "common/parallel.h"
+#include "common/x86.h"
+#include "per_sample_grad/kernels.h"
+
+namespace twophase {
+namespace {
+
+#ifdef TWOPHASE_X86
+template <class T>
+const GradKernels<T>& kernels_of(Isa) {
+  if constexpr (std::is_same_v<T, float>) {
+    return grad_avx2_f32;
+  } else {
+    return grad_avx2_f64;
+  }
+}
+#endif
+
+int64_t up(int64_t size, int64_t to) { return (size + to - 1) / to * to; }
+
+// Cuts the stacked rows of each sample so that a few samples, too, keep all threads busy.
+struct RowParts {
+  int64_t rows, step, count;
+
+  RowParts(int64_t all_rows, int64_t products, int threads, int64_t width) : rows(all_rows) {
+    const int64_t wanted = (4 * threads + products - 1) / std::max<int64_t>(products, 1);
+    step = std::max(width, up((rows + wanted - 1) / std::max<int64_t>(wanted, 1), width));
+    count = (rows + step - 1) / step;
+  }
+};
+
+// A thread's packed operands of one product.
+template <class T>
+struct Packed {
+  Packed(const GradKernels<T>& k, int64_t rows, int64_t columns, int64_t terms, int64_t line_size)
+      : left(up(rows, k.width) * terms),
+        right(up(columns, k.width) * terms),
+        line(line_size),
+        to(static_cast<size_t>(rows)) {}
+
+  Buffer<T> left, right, line;
+  std::vector<T*> to;
+};
+
+template <class T>
+void linear_grad_vector(const LinearGrad<T>& f, const GradKernels<T>& k, int threads) {
+  const RowParts parts(f.classes * f.outputs, f.samples, threads, k.width);
+  const int64_t stride = f.positions * k.width;
+  parallel_tasks(f.samples * parts.count, threads, [&] {
+    auto packed = std::make_shared<Packed<T>>(k, parts.step, f.inputs, f.positions, 0);
+    return [&, packed](int64_t task) {
+      const int64_t n = task / parts.count, first = task % parts.count * parts.step;
+      const int64_t rows = std::min(parts.step, parts.rows - first);
+      const Rows<T> g{f.g + n * f.g_sample, f.outputs, f.g_class, f.g_output, f.g_position};
+      const Rows<T> a{f.a + n * f.a_sample, f.inputs, 0, f.a_input, f.a_position};
+      k.pack(g, first, rows, f.positions, packed->left.data(), stride, k.width, 0);
+      k.pack(a, 0, f.inputs, f.positions, packed->right.data(), stride, k.width, 0);
+      for (int64_t i = 0; i < rows; ++i) {
+        const int64_t row = first + i;
+        packed->to[static_cast<size_t>(i)] =
+            f.out.data + n * f.out.sample + row / f.outputs * f.out.class_ + row % f.outputs * f.out.output;
+      }
+      k.multiply({rows, f.inputs, f.positions, packed->left.data(), packed->right.data(), packed->to.data()});
+    };
+  });
+}
+
+template <class T>
+class ConvDriver {
+ public:
+  ConvDriver(const ConvGrad<T>& f, const GradKernels<T>& k, int threads)
+      : f_(f),
+        k_(k),
+        threads_(threads),
+        outputs_(f.cout / f.groups),
+        columns_(f.cin / f.groups * f.kernel[0] * f.kernel[1]),
+        terms_(f.out_height * f.out_width),
+        parts_(f.classes * outputs_, f.samples * f.groups, threads, k.width) {}
+
+  void run() {
+    parallel_tasks(f_.samples * f_.groups * parts_.count, threads_, [&] {
+      auto packed = std::make_shared<Packed<T>>(k_, parts_.step, columns_, terms_, terms_ * k_.lanes);
+      return [&, packed](int64_t task) {
+        const int64_t product = task / parts_.count;
+        run_part(product / f_.groups, product % f_.groups, task % parts_.count * parts_.step, *packed);
+      };
+    });
+  }
+
+ private:
+  void run_part(int64_t n, int64_t group, int64_t first, Packed<T>& packed) const {
+    const int64_t rows = std::min(parts_.step, parts_.rows - first);
+    pack_cotangents(n, group, first, rows, packed.left.data());
+    const T* x = f_.x + n * f_.x_sample + group * (f_.cin / f_.groups) * f_.x_channel;
+    k_.pack_patches({&f_, x}, columns_, packed.right.data(), k_.width, packed.line.data());
+    for (int64_t i = 0; i < rows; ++i) {
+      const int64_t c = (first + i) / outputs_, o = group * outputs_ + (first + i) % outputs_;
+      packed.to[static_cast<size_t>(i)] =
+          f_.out.data + n * f_.out.sample + c * f_.out.class_ + o * f_.out.output;
+    }
+    k_.multiply({rows, columns_, terms_, packed.left.data(), packed.right.data(), packed.to.data()});
+  }
+
+  // Rows (c, o) of a group; all positions at once where they are evenly spaced, else row by row of the image.
+  void pack_cotangents(int64_t n, int64_t group, int64_t first, int64_t rows, T* left) const {
+    const T* g = f_.g + n * f_.g_sample + group * outputs_ * f_.g_channel;
+    const bool even = f_.g_row == f_.out_width * f_.g_column || f_.out_height == 1;
+    const int64_t lines = even ? 1 : f_.out_height, length = terms_ / lines;
+    for (int64_t y = 0; y < lines; ++y) {
+      const Rows<T> source{g + y * f_.g_row, outputs_, f_.g_class, f_.g_channel, f_.g_column};
+      k_.pack(source, first, rows, length, left + y * length * k_.width, terms_ * k_.width, k_.width, 0);
+    }
+  }
+
+  const ConvGrad<T>& f_;
+  const GradKernels<T>& k_;
+  const int threads_;
+  const int64_t outputs_, columns_, terms_;
+  const RowParts parts_;
+};
+
+}  // namespace
+
+template <class T>
+void linear_grad(const LinearGrad<T>& problem, Isa isa, int threads) {
+#ifdef TWOPHASE_X86
+  if (isa != Isa::scalar) return linear_grad_vector(problem, kernels_of<T>(isa), threads);
+#endif
+  linear_grad_scalar(problem, threads);
+}
+
+template <class T>
+void conv_grad(const ConvGrad<T>& problem, Isa isa, int threads) {
+#ifdef TWOPHASE_X86
+  if (isa != Isa::scalar) return ConvDriver<T>(problem, kernels_of<T>(isa), threads).run();
+#endif
+  conv_grad_scalar(problem, threads);
+}
+
+template void linear_grad(const LinearGrad<float>&, Isa, int);
+template void linear_grad(const LinearGrad<double>&, Isa, int);
+template void conv_grad(const ConvGrad<float>&, Isa, int);
+template void conv_grad(const ConvGrad<double>&, Isa, int);
+
+}  // namespace twophase

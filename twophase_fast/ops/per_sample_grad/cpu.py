@@ -1,0 +1,77 @@
+"""Per-sample gradients in C++ (`csrc/per_sample_grad`): one product per sample, classes stacked into rows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from twophase_fast import _native
+from twophase_fast.ops import _cpu
+
+
+def refuses(a: torch.Tensor, g: torch.Tensor) -> list[str]:
+    """Return why `per_sample_grad` does not run here."""
+    return _cpu.refuses(a, g)
+
+
+def refuses_out(out: torch.Tensor, a: torch.Tensor, g: torch.Tensor) -> list[str]:
+    """Return why `per_sample_grad_out` does not run here."""
+    return _cpu.refuses(out, a, g)
+
+
+def refuses_conv(x: torch.Tensor, g: torch.Tensor, *_: object) -> list[str]:
+    """Return why `per_sample_conv_grad` does not run here."""
+    dims = x.ndim - 2
+    return [*_cpu.refuses(x, g), *([f"{dims} spatial axes; the kernel takes 1 or 2"] if dims > 2 else [])]
+
+
+def refuses_conv_out(out: torch.Tensor, x: torch.Tensor, g: torch.Tensor, *_: object) -> list[str]:
+    """Return why `per_sample_conv_grad_out` does not run here."""
+    return refuses_conv(x, g)
+
+
+def per_sample_grad(a: torch.Tensor, g: torch.Tensor) -> torch.Tensor:
+    """Return the gradients [N, C, p, d] of a [N, T, d], g [N, C, T, p]."""
+    out = a.new_empty(*g.shape[:2], g.shape[3], a.shape[2])
+    per_sample_grad_out(out, a, g)
+    return out
+
+
+def per_sample_grad_out(out: torch.Tensor, a: torch.Tensor, g: torch.Tensor) -> None:
+    """Write the gradients to `out`, whose last axis is contiguous."""
+    _native.call("linear_grad", out.numpy(), a.numpy(), g.numpy())
+
+
+def per_sample_conv_grad(
+    x: torch.Tensor,
+    g: torch.Tensor,
+    kernel_size: Sequence[int],
+    stride: Sequence[int],
+    padding: Sequence[int],
+    dilation: Sequence[int],
+    groups: int,
+) -> torch.Tensor:
+    """Return the gradient of every sample and class with respect to the weight of a convolution."""
+    out = x.new_empty(*g.shape[:3], x.shape[1] // groups, *kernel_size)
+    per_sample_conv_grad_out(out, x, g, kernel_size, stride, padding, dilation, groups)
+    return out
+
+
+def per_sample_conv_grad_out(
+    out: torch.Tensor,
+    x: torch.Tensor,
+    g: torch.Tensor,
+    kernel_size: Sequence[int],
+    stride: Sequence[int],
+    padding: Sequence[int],
+    dilation: Sequence[int],
+    groups: int,
+) -> None:
+    """Write the gradients to `out`, contiguous from the fourth axis on; one spatial axis runs as the second of two."""
+    axes = [kernel_size, stride, padding, dilation]
+    if x.ndim == 3:
+        x, g = x.unsqueeze(2), g.unsqueeze(3)
+        axes = [[neutral, *axis] for neutral, axis in zip((1, 1, 0, 1), axes, strict=True)]
+    geometry = [number for axis in axes for number in axis] + [groups]
+    _native.call("conv_grad", out.flatten(3).numpy(), x.numpy(), g.numpy(), geometry)
