@@ -120,6 +120,7 @@ def _show_version(ctx: click.Context, _: click.Parameter, value: bool) -> None:
 
 
 @click.group(
+    "twophase",
     cls=Program,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     epilog="\b\nStart with:\n  twophase demo\nthen open runs/demo.html in a browser.",

@@ -120,7 +120,8 @@ def parse_size(text: str) -> int:
 
 
 def _model(name: str, seed: int, arguments: tuple[str, ...]) -> Any:
-    from twophase_fast.experiments import find_model, make_model, set_value
+    from twophase_fast.experiments import find_model, set_value
+    from twophase_fast.experiments.recipe import make_model
 
     given: dict[str, Any] = {}
     for argument in arguments:

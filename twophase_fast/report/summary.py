@@ -35,7 +35,7 @@ def _optimizer(run: Run) -> str:
     table = setting(run.config, "optimizer", {})
     if not table:
         return ""
-    settings = ", ".join(f"{key} {value:g}" for key, value in table.items() if _is_number(value))
+    settings = ", ".join(f"{key.replace('_', ' ')} {v:g}" for key, v in table.items() if _is_number(v) and v)
     name = str(table.get("name", "optimizer")).upper()
     return f" of {name}" + (f" ({settings})" if settings else "")
 

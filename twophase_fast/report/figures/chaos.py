@@ -31,7 +31,7 @@ class Measure:
 
 
 THRESHOLD_LABEL = f"counts from here: {BARRIER_SHARE:.0%} of the test loss"
-CEILING_LABEL = "ceiling: independently seeded runs"
+CEILING_LABEL = "ceiling: independently seeded runs, end of training"
 
 EQUAL_HORIZON = (
     "Follow one line: it compares twins that had equally long to drift apart. A line that falls to the right means "

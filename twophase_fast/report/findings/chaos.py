@@ -47,21 +47,25 @@ def _opening(outcome: Outcome, main: Comparison, control: list[float]) -> str:
     drops = falls(main)
     first, last = mean(main.first.values()), mean(main.last.values())
     change = (
-        f"at equal horizon h = {main.horizon}, C goes from {first} for twins spawned at step {main.earliest} to {last} "
-        f"for twins spawned at step {main.latest} (mean over seeds), a fall of {factors(drops)}"
+        f"at equal horizon h = {main.horizon}, C is {first} for twins spawned at step {main.earliest} and {last} for "
+        f"twins spawned at step {main.latest} (means over seeds)"
     )
     if outcome == "none":
         hits = sum(value >= CHAOS_FALL for value in drops)
-        return f"No effect seen: {change}, reaching {CHAOS_FALL:g}× {some_seeds(hits, len(drops))}."
+        reached = f"reaching {CHAOS_FALL:g}× {some_seeds(hits, len(drops))}"
+        return f"No effect seen: {change}; the ratio is {factors(drops)}, {reached}."
     if outcome == "partly":
-        return f"Not distinguished from the control: {change}, but the low-learning-rate control falls as well."
-    return f"Chaos effect seen {in_seeds(drops)}: {change}."
+        return (
+            f"Not distinguished from the control: {change}, a fall by {factors(drops)}, but the low-learning-rate "
+            "control falls as well."
+        )
+    return f"Chaos effect seen {in_seeds(drops)}: {change}, a fall by {factors(drops)}."
 
 
 def _control(control: list[float]) -> str:
     if not control:
         return "No low-learning-rate control was run, so ordinary slowing down is not excluded."
-    return f"The low-learning-rate control's factor is {factors(control)} (below 1 means that C grew)."
+    return f"In the low-learning-rate control the ratio is {factors(control)} (below 1: C grew)."
 
 
 def _reversed(twins: Table) -> str:

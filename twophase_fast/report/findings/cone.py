@@ -81,7 +81,7 @@ def _drift_words(outcome: Outcome, moved: Fall, spacing: int) -> str:
     values = moved.factors
     change = (
         f"S(t, t+{spacing}) goes from {pretty(moved.first.mean)} at t = {moved.first_step} to "
-        f"{pretty(moved.last.mean)} at t = {moved.last_step}, a fall of {factors(values)}"
+        f"{pretty(moved.last.mean)} at t = {moved.last_step} (means over seeds), a ratio of {factors(values)}"
     )
     if outcome == "seen":
         return f"Cone effect seen {in_seeds(values)}: {change}."
@@ -90,7 +90,7 @@ def _drift_words(outcome: Outcome, moved: Fall, spacing: int) -> str:
     if outcome == "undecided":
         return f"Not decided: {change}."
     hits = sum(value >= DRIFT_FALL for value in values)
-    return f"No effect seen: {change}, at least {DRIFT_FALL:g}× {some_seeds(hits, len(values))}."
+    return f"No effect seen: {change}, reaching {DRIFT_FALL:g}× {some_seeds(hits, len(values))}."
 
 
 def _angle_words(run: Run, angle: Fall | None) -> str:
@@ -98,7 +98,7 @@ def _angle_words(run: Run, angle: Fall | None) -> str:
         return " The half-angle over a fixed window was not evaluated at two probe steps."
     return (
         f" The half-angle over the window goes from {between(angle.first.low, angle.first.high)}° at t = "
-        f"{angle.first_step} to {between(angle.last.low, angle.last.high)}° at t = {angle.last_step}."
+        f"{angle.first_step} to {between(angle.last.low, angle.last.high)}° at t = {angle.last_step} (over seeds)."
     )
 
 
@@ -106,9 +106,9 @@ def _control_words(run: Run, spacing: int) -> str:
     moved = _fall(drift(run, LOW_LR, primary_output(run), spacing))
     if moved is None:
         return " No low-learning-rate control was run."
-    return f" In the low-learning-rate control the fall of S is {factors(moved.factors)}" + _control_angle(run)
+    return f" In the low-learning-rate control the ratio for S is {factors(moved.factors)}" + _control_angle(run)
 
 
 def _control_angle(run: Run) -> str:
     angle = _fall(half_angles(run, LOW_LR, primary_output(run)))
-    return "." if angle is None else f" and that of the half-angle {factors(angle.factors)}."
+    return "." if angle is None else f" and for the half-angle {factors(angle.factors)}."

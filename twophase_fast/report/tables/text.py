@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Iterator
+from dataclasses import replace
 from os import PathLike
 
 from twophase_fast.report.data import Run, read_run
@@ -32,9 +33,14 @@ def summary_tables(source: Trajectory | str | PathLike[str]) -> str:
         Several lines, without a trailing newline. Effects that were not measured have no table and no sentence.
     """
     run = read_run(source)
-    sheets = [*twin_sheets(run), fall_sheet(run), ceiling_sheet(run), *probe_sheets(run)]
+    sheets = [*twin_sheets(run), fall_sheet(run), _end(ceiling_sheet(run)), *probe_sheets(run)]
     parts = [run_sentence(run), *(as_text(sheet) for sheet in sheets if sheet is not None), *_findings(run)]
     return "\n\n".join(parts)
+
+
+def _end(sheet: Sheet | None) -> Sheet | None:
+    """Return the last row alone: the page has the others."""
+    return None if sheet is None else replace(sheet, rows=sheet.rows[-1:])
 
 
 def as_text(sheet: Sheet) -> str:
