@@ -11,6 +11,7 @@ import torch
 from twophase_fast._types import InputError, Inputs
 from twophase_fast.experiments.build import make_plan, make_recipe
 from twophase_fast.experiments.config import resolve_config
+from twophase_fast.experiments.job import Job
 from twophase_fast.experiments.plan import Chaos, Cone, Controls, Plan
 from twophase_fast.experiments.recipe import ModelFactory, Pair, Recipe, as_pair
 from twophase_fast.experiments.runner import run
@@ -38,6 +39,7 @@ def run_experiment(
     augmentation: FlipCrop | None = None,
     evaluate_every: int | None = None,
     checkpoints: str = "trunk",
+    threads: int | None = None,
     config: Mapping[str, Any] | None = None,
     out: str | Path = "run.h5",
     resume: bool = False,
@@ -69,6 +71,8 @@ def run_experiment(
         evaluate_every: Steps between evaluations; None for twenty over the run.
         checkpoints: What stays in `<out>.checkpoints` after the end: "none", "trunk" (weights of the trunks at every
             step that was compared) or "all" (those of the twins too).
+        threads: CPU threads torch uses during the run (a resumed run keeps those it was started with); None for
+            torch's present number. For tiny models one is fastest, above all on a busy machine.
         config: Plain values stored with the run; None describes the arguments.
         out: The file; while it is written it is a folder `<out>.parts`.
         resume: Go on with a run that was cut off (or start it, if there is none).
@@ -103,7 +107,8 @@ def run_experiment(
     )
     if config is None:
         config = _description(model_factory, plan, batch_size)
-    return run(recipe, plan, config, Path(out), resume, overwrite, progress, checkpoints)
+    job = Job(recipe, plan, config, Path(out), checkpoints, threads)
+    return run(job, resume=resume, overwrite=overwrite, progress=progress)
 
 
 def run_config(
@@ -136,7 +141,8 @@ def run_config(
     resolved = resolve_config(config)
     plan = make_plan(resolved)
     recipe = make_recipe(resolved, data_dir)
-    return run(recipe, plan, resolved, Path(out), resume, overwrite, progress, resolved["checkpoints"])
+    job = Job(recipe, plan, resolved, Path(out), resolved["checkpoints"], resolved["threads"])
+    return run(job, resume=resume, overwrite=overwrite, progress=progress)
 
 
 def _description(factory: ModelFactory, plan: Plan, batch_size: int) -> dict[str, Any]:
