@@ -1,4 +1,4 @@
-// The oracle: one element at a time.
+// The oracle: plain loops, no intrinsics.
 #include <cmath>
 #include <cstring>
 
@@ -21,32 +21,72 @@ double half_value(uint16_t bits) {
   return sign * std::ldexp(1024 + mantissa, exponent - 25);
 }
 
-struct One {
-  using Register = double;
-  using Count = int64_t;
-  static constexpr int64_t width = 1;
-  static Register zero() { return 0.0; }
-  static Count zero_count() { return 0; }
-  static Register broadcast(double v) { return v; }
-  static Register load(const float* p) { return *p; }
-  static Register load(const double* p) { return *p; }
-  static Register load(const Bfloat16* p) { return from_bits(static_cast<uint32_t>(p->bits) << 16); }
-  static Register load(const Half* p) { return half_value(p->bits); }
-  static Register add(Register a, Register b) { return a + b; }
-  static Register subtract(Register a, Register b) { return a - b; }
-  static Register multiply_add(Register a, Register b, Register c) { return a * b + c; }
-  static Register negative_multiply_add(Register a, Register b, Register c) { return std::fma(-a, b, c); }
-  static Register absolute(Register a) { return std::fabs(a); }
-  static Register maximum(Register a, Register b) { return a > b ? a : b; }
-  static Count count_zeros(Count c, Register a) { return c + (a == 0.0); }
-  static double sum(Register v) { return v; }
-  static double largest(Register v) { return v; }
-  static int64_t total(Count c) { return c; }
+double value_of(float element) { return element; }
+double value_of(double element) { return element; }
+double value_of(Bfloat16 element) { return from_bits(static_cast<uint32_t>(element.bits) << 16); }
+double value_of(Half element) { return half_value(element.bits); }
+
+// Eight lanes as the widest tier has, so that its sums are as accurate.
+struct Lanes {
+  struct Register {
+    double lane[8];
+  };
+  using Count = Register;
+  static constexpr int64_t width = 8;
+
+  template <class F>
+  static Register make(const F& lane_value) {
+    Register result;
+    for (int i = 0; i < width; ++i) result.lane[i] = lane_value(i);
+    return result;
+  }
+
+  static Register broadcast(double v) {
+    return make([&](int) { return v; });
+  }
+  static Register zero() { return broadcast(0.0); }
+  static Count zero_count() { return zero(); }
+  template <class E>
+  static Register load(const E* p) {
+    return make([&](int i) { return value_of(p[i]); });
+  }
+  static Register add(const Register& a, const Register& b) {
+    return make([&](int i) { return a.lane[i] + b.lane[i]; });
+  }
+  static Register subtract(const Register& a, const Register& b) {
+    return make([&](int i) { return a.lane[i] - b.lane[i]; });
+  }
+  static Register multiply_add(const Register& a, const Register& b, const Register& c) {
+    return make([&](int i) { return a.lane[i] * b.lane[i] + c.lane[i]; });
+  }
+  static Register negative_multiply_add(const Register& a, const Register& b, const Register& c) {
+    return make([&](int i) { return std::fma(-a.lane[i], b.lane[i], c.lane[i]); });
+  }
+  static Register absolute(const Register& a) {
+    return make([&](int i) { return std::fabs(a.lane[i]); });
+  }
+  static Register maximum(const Register& a, const Register& b) {
+    return make([&](int i) { return a.lane[i] > b.lane[i] ? a.lane[i] : b.lane[i]; });
+  }
+  static Count count_zeros(const Count& c, const Register& a) {
+    return make([&](int i) { return c.lane[i] + (a.lane[i] == 0.0); });
+  }
+  static double sum(const Register& v) {
+    double result = 0.0;
+    for (const double lane : v.lane) result += lane;
+    return result;
+  }
+  static double largest(const Register& v) {
+    double result = 0.0;
+    for (const double lane : v.lane) result = lane > result ? lane : result;
+    return result;
+  }
+  static int64_t total(const Count& c) { return static_cast<int64_t>(sum(c)); }
 };
 
 }  // namespace
 
-const MomentKernels moments_scalar = {chunk_moments<One, false>, chunk_moments<One, true>,
-                                      chunk_residual<One>};
+const MomentKernels moments_scalar = {chunk_moments<Lanes, false>, chunk_moments<Lanes, true>,
+                                      chunk_residual<Lanes>};
 
 }  // namespace twophase

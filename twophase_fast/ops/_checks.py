@@ -20,9 +20,7 @@ def tensor(name: str, value: object) -> torch.Tensor:
         InputError: It is something else.
     """
     if not isinstance(value, torch.Tensor):
-        raise InputError(
-            f"{name} must be a torch.Tensor, got {type(value).__name__}; wrap it with torch.as_tensor"
-        )
+        raise InputError(f"{name} must be a torch.Tensor, got {type(value).__name__}; wrap it with torch.as_tensor")
     if value.layout != torch.strided:
         raise InputError(f"{name} must be a dense tensor, got layout {value.layout}; call .to_dense() on it")
     return value
@@ -36,9 +34,7 @@ def floating(name: str, value: torch.Tensor, dtypes: Sequence[torch.dtype] = FLO
     """
     if value.dtype not in dtypes:
         expected = ", ".join(str(dtype).removeprefix("torch.") for dtype in dtypes)
-        raise InputError(
-            f"{name} has dtype {value.dtype}; expected one of {expected}: convert it with .to(dtype)"
-        )
+        raise InputError(f"{name} has dtype {value.dtype}; expected one of {expected}: convert it with .to(dtype)")
 
 
 def alike(name: str, value: torch.Tensor, other_name: str, other: torch.Tensor) -> None:
@@ -48,13 +44,9 @@ def alike(name: str, value: torch.Tensor, other_name: str, other: torch.Tensor) 
         InputError: They do not.
     """
     if value.dtype != other.dtype:
-        raise InputError(
-            f"{name} is {value.dtype} but {other_name} is {other.dtype}; convert one, both need one dtype"
-        )
+        raise InputError(f"{name} is {value.dtype} but {other_name} is {other.dtype}; convert one, both need one dtype")
     if value.device != other.device:
-        raise InputError(
-            f"{name} is on {value.device} but {other_name} is on {other.device}; move both to one device"
-        )
+        raise InputError(f"{name} is on {value.device} but {other_name} is on {other.device}; move both to one device")
 
 
 def rank(name: str, value: torch.Tensor, ranks: Sequence[int], axes: str) -> None:
@@ -86,9 +78,7 @@ def writable(name: str, value: torch.Tensor) -> None:
     if value.requires_grad:
         raise InputError(f"{name} requires grad and cannot be written in place; pass {name}.detach()")
     if any(size > 1 and stride == 0 for size, stride in zip(value.shape, value.stride())):
-        raise InputError(
-            f"{name} is expanded (a stride is 0), its elements share memory; pass {name}.clone()"
-        )
+        raise InputError(f"{name} is expanded (a stride is 0), its elements share memory; pass {name}.clone()")
 
 
 def precision(value: str) -> None:

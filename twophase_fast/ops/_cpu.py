@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 
 from twophase_fast import _native
@@ -18,9 +19,15 @@ def refuses(*tensors: torch.Tensor | None, dtypes: Sequence[torch.dtype] = FLOAT
         dtypes: Element types that the kernel was compiled for.
     """
     given = [tensor for tensor in tensors if tensor is not None]
-    reasons = [
-        f"tensors are on {device}" for device in sorted({str(t.device) for t in given if not t.is_cpu})
-    ]
+    reasons = [f"tensors are on {device}" for device in sorted({str(t.device) for t in given if not t.is_cpu})]
     reasons += [f"dtype {dtype}" for dtype in sorted({str(t.dtype) for t in given if t.dtype not in dtypes})]
     missing = None if reasons else _native.missing()
     return [*reasons, missing] if missing else reasons
+
+
+def zeros(shape: Sequence[int], like: torch.Tensor) -> torch.Tensor:
+    """Return zeros of this shape with the dtype of `like`, float32 or float64.
+
+    NumPy makes them, because torch fills with its OpenMP threads, which a forked child no longer has.
+    """
+    return torch.from_numpy(np.zeros(tuple(shape), dtype=np.float64 if like.dtype == torch.float64 else np.float32))

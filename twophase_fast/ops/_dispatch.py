@@ -98,9 +98,7 @@ def choose(op: str, backend: str | None, *arguments: Any) -> str:
     """
     wanted = backend or settings.backend()
     if wanted is not None and wanted not in BACKENDS:
-        raise InputError(
-            f"backend={wanted!r} is unknown; use None or one of {', '.join(map(repr, BACKENDS))}"
-        )
+        raise InputError(f"backend={wanted!r} is unknown; use None or one of {', '.join(map(repr, BACKENDS))}")
     for name in [wanted] if wanted else BACKENDS:
         if not reasons(op, name, *arguments):
             return name

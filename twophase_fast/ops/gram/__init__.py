@@ -95,9 +95,7 @@ def symmetrize_(out: torch.Tensor, *, backend: Backend | None = None) -> torch.T
     _checks.rank("out", out, (2, 3), "[N, N], or [B, N, N] with one batch axis")
     _checks.writable("out", out)
     if out.shape[-1] != out.shape[-2]:
-        raise InputError(
-            f"out has shape {tuple(out.shape)}; its last two axes must be equal to be made symmetric"
-        )
+        raise InputError(f"out has shape {tuple(out.shape)}; its last two axes must be equal to be made symmetric")
     torch.ops.twophase_fast.symmetrize_(out, backend or "")
     return out
 
@@ -136,13 +134,9 @@ def _fake_write(*_: object) -> None:
 
 
 _library.define("gram(Tensor x, Tensor? y, str precision, str backend) -> Tensor", fake=_fake_gram)
-_library.define(
-    "gram_(Tensor(a!) out, Tensor x, Tensor? y, str precision, str backend) -> ()", fake=_fake_write
-)
+_library.define("gram_(Tensor(a!) out, Tensor x, Tensor? y, str precision, str backend) -> ()", fake=_fake_write)
 _library.define("symmetrize_(Tensor(a!) out, str backend) -> ()", fake=_fake_write)
 
 _dispatch.add("gram", reference=reference.gram, cpu=cpu.gram, cpu_refuses=cpu.refuses_gram)
 _dispatch.add("gram_", reference=reference.gram_, cpu=cpu.gram_, cpu_refuses=cpu.refuses_gram_)
-_dispatch.add(
-    "symmetrize_", reference=reference.symmetrize_, cpu=cpu.symmetrize_, cpu_refuses=cpu.refuses_symmetrize_
-)
+_dispatch.add("symmetrize_", reference=reference.symmetrize_, cpu=cpu.symmetrize_, cpu_refuses=cpu.refuses_symmetrize_)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from twophase_fast import _native
-from twophase_fast.ops._cpu import refuses
+from twophase_fast.ops._cpu import refuses, zeros
 
 
 def refuses_gram(x: torch.Tensor, y: torch.Tensor | None, precision: str) -> list[str]:
@@ -26,7 +26,7 @@ def refuses_symmetrize_(out: torch.Tensor) -> list[str]:
 def gram(x: torch.Tensor, y: torch.Tensor | None, precision: str) -> torch.Tensor:
     """Return x yᵀ; every precision runs as "highest" (no unit of this tier gains from less)."""
     rows = x if y is None else y
-    out = x.new_zeros((*x.shape[:-1], rows.shape[-2]))
+    out = zeros((*x.shape[:-1], rows.shape[-2]), x)
     gram_(out, x, y, precision)
     if y is None:
         symmetrize_(out)

@@ -48,7 +48,7 @@ def _in_one_order(tensors: list[torch.Tensor]) -> list[torch.Tensor]:
     if len(strides) == 1 and _is_dense(tensors[0]):
         size = (tensors[0].numel(),)
         return [tensor.as_strided(size, (1,)) for tensor in tensors]
-    return [tensor.reshape(-1) for tensor in tensors]
+    return [tensor.reshape(-1).contiguous() for tensor in tensors]
 
 
 def _is_dense(tensor: torch.Tensor) -> bool:

@@ -1,0 +1,192 @@
+"""The table of ops that drives their property tests and benchmarks: one row per op.
+
+A row says how to call the op and makes its inputs at odd sizes around the widths of vector registers. The tests
+(`tests/ops/test_op_properties.py`) take everything else from here: correctness against float64, every backend and
+instruction set, strides, threads, poisoned memory, `torch.library.opcheck`, `torch.compile`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from twophase_fast import ops
+from twophase_fast.ops._checks import ALL_FLOATS, FLOATS
+
+ODD_SIZES = (1, 2, 3, 4, 5, 6, 7, 8, 9, 15, 16, 17, 31, 32, 33, 63, 64, 65, 97)
+"""Sizes around lane widths and micro-tiles."""
+
+Sizes = Mapping[str, int]
+Inputs = dict[str, Any]
+
+
+def _itself(result: Any) -> list[torch.Tensor]:
+    return [result]
+
+
+def _in_order(inputs: Inputs) -> tuple[Any, ...]:
+    return tuple(inputs.values())
+
+
+@dataclass(frozen=True, eq=False)
+class OpCase:
+    """One op.
+
+    Attributes:
+        name: Name in `torch.ops.twophase_fast`.
+        call: The public function; takes the inputs and `backend` as keywords.
+        sizes: Sets of sizes to test, small ones first.
+        make: Makes the inputs from sizes, dtype and a seeded generator, in the order of the op's schema. An input
+            named `out` is accumulated into.
+        dtypes: Element types the op takes.
+        values: The numbers in a result, as tensors whose errors are measured relative to their Frobenius norms.
+        operands: The op's positional arguments, without `backend`, from the inputs.
+        truth: The values in higher precision than the result's; by default the reference backend in float64.
+        same_for_all_threads: Whether the result is bitwise the same for any number of threads.
+    """
+
+    name: str
+    call: Callable[..., Any]
+    sizes: Sequence[Sizes]
+    make: Callable[[Sizes, torch.dtype, torch.Generator], Inputs]
+    dtypes: Sequence[torch.dtype] = FLOATS
+    values: Callable[[Any], list[torch.Tensor]] = _itself
+    operands: Callable[[Inputs], tuple[Any, ...]] = _in_order
+    truth: Callable[[Inputs], list[torch.Tensor]] | None = None
+    same_for_all_threads: bool = True
+
+    def __str__(self) -> str:
+        return self.name
+
+    def inputs(self, sizes: Sizes, dtype: torch.dtype) -> Inputs:
+        """Return the inputs of these sizes; the same ones every time."""
+        generator = torch.Generator().manual_seed(sum((i + 1) * size for i, size in enumerate(sizes.values())))
+        return self.make(sizes, dtype, generator)
+
+
+def random(generator: torch.Generator, dtype: torch.dtype, *shape: int) -> torch.Tensor:
+    """Return standard normal numbers, drawn in float64 and rounded to `dtype`."""
+    return torch.randn(shape, generator=generator, dtype=torch.float64).to(dtype)
+
+
+def poison_lower(matrix: torch.Tensor) -> torch.Tensor:
+    """Fill the strictly lower triangle, which no op may read, with NaN."""
+    return matrix.masked_fill_(torch.ones_like(matrix, dtype=torch.bool).tril(-1), torch.nan)
+
+
+def _gram_sizes() -> list[Sizes]:
+    """One axis runs through the odd sizes while the others stay; m = 0 stands for y=None, batch = 0 for no batch."""
+    sizes = [{"batch": 0, "n": n, "m": 0, "p": 33} for n in ODD_SIZES]
+    sizes += [{"batch": 0, "n": 7, "m": m, "p": 19} for m in ODD_SIZES]
+    sizes += [{"batch": 0, "n": 13, "m": 17, "p": p} for p in ODD_SIZES]
+    sizes += [{"batch": 3, "n": 9, "m": m, "p": 65} for m in (0, 1, 17)]
+    sizes += [{"batch": 0, "n": 5, "m": m, "p": 0} for m in (0, 3)]
+    sizes += [{"batch": 0, "n": 9, "m": 0, "p": 20000}, {"batch": 2, "n": 5, "m": 3, "p": 17001}]
+    sizes += [{"batch": 0, "n": 200, "m": 0, "p": 300}, {"batch": 0, "n": 103, "m": 217, "p": 259}]
+    return sizes
+
+
+def _make_gram(sizes: Sizes, dtype: torch.dtype, generator: torch.Generator) -> Inputs:
+    batch, n, m, p = ((sizes["batch"],) if sizes["batch"] else ()), sizes["n"], sizes["m"], sizes["p"]
+    x = random(generator, dtype, *batch, n, p)
+    y = random(generator, dtype, *batch, m, p) if m else None
+    return {"x": x, "y": y, "precision": "highest"}
+
+
+def _make_gram_(sizes: Sizes, dtype: torch.dtype, generator: torch.Generator) -> Inputs:
+    inputs = _make_gram(sizes, dtype, generator)
+    x, y = inputs["x"], inputs["y"]
+    out = random(generator, dtype, *x.shape[:-1], (x if y is None else y).shape[-2])
+    return {"out": poison_lower(out) if y is None else out, **inputs}
+
+
+def _upper(inputs: Inputs, out: torch.Tensor) -> torch.Tensor:
+    return out.triu() if inputs["y"] is None else out
+
+
+def _call_gram_(**inputs: Any) -> torch.Tensor:
+    return _upper(inputs, ops.gram_(**inputs))
+
+
+def _make_symmetrize_(sizes: Sizes, dtype: torch.dtype, generator: torch.Generator) -> Inputs:
+    shape = (sizes["batch"],) if sizes["batch"] else ()
+    out = random(generator, dtype, *shape, sizes["n"], sizes["n"])
+    return {"out": poison_lower(out)}
+
+
+def _make_moments(sizes: Sizes, dtype: torch.dtype, generator: torch.Generator) -> Inputs:
+    """R runs of tensors of p, 2 x p and 1 elements, near each other; against one more run, or all pairs if s = 0."""
+    shapes = [(sizes["p"],), (2, sizes["p"]), ()]
+    centre = [random(generator, dtype, *shape) for shape in shapes]
+    runs = [[t + 0.1 * random(generator, dtype, *t.shape) for t in centre] for _ in range(sizes["runs"])]
+    return {"xs": runs, "ys": centre if sizes["s"] else None}
+
+
+def _moment_values(moments: ops.PairMoments) -> list[torch.Tensor]:
+    """The fields, inner products as 1 + cosine, so that their errors count relative to the vectors' norms."""
+    m = moments
+    tiny = torch.finfo(torch.float64).tiny
+    cosines = [
+        m.xy / (m.xx * m.yy).sqrt(),
+        m.dx / (m.dd * m.xx).sqrt().clamp_min(tiny),
+        m.ds / (2 * m.dd * (m.xx + m.yy)).sqrt().clamp_min(tiny),
+    ]
+    values = [m.xx, m.yy, m.dd, m.max_abs_d, m.changed, *(1 + cosine for cosine in cosines)]
+    shape = (-1, m.xx.shape[-1])
+    return [value.reshape(shape) for value in values]
+
+
+def _moment_truth(inputs: Inputs) -> list[torch.Tensor]:
+    """The moments by NumPy in extended precision."""
+    left = [_long(run) for run in inputs["xs"]]
+    right = left if inputs["ys"] is None else [_long(inputs["ys"])]
+    table = torch.tensor(
+        [[[_long_moments(x, y) for x, y in zip(a, b)] for b in right] for a in left], dtype=torch.float64
+    )
+    return _moment_values(ops.PairMoments(*table.unbind(-1)))
+
+
+def _long(run: list[torch.Tensor]) -> list[np.ndarray]:
+    return [tensor.double().flatten().numpy().astype(np.longdouble) for tensor in run]
+
+
+def _long_moments(x: np.ndarray, y: np.ndarray) -> list[float]:
+    d = y - x
+    moments = [x @ y, x @ x, y @ y, d @ d, d @ x, d @ (x + y), np.abs(d).max(), (d != 0).sum()]
+    return [float(moment) for moment in moments]
+
+
+def _moment_operands(inputs: Inputs) -> tuple[Any, ...]:
+    flat = [tensor for run in inputs["xs"] for tensor in run]
+    return flat, inputs["ys"] or [], len(inputs["xs"])
+
+
+_MOMENT_SIZES = [{"p": p, "runs": 1, "s": 1} for p in ODD_SIZES]
+_MOMENT_SIZES += [{"p": 37, "runs": runs, "s": s} for runs in (2, 5) for s in (0, 1)]
+_MOMENT_SIZES += [{"p": 9001, "runs": 3, "s": 0}, {"p": 70001, "runs": 1, "s": 1}]
+
+OP_CASES: tuple[OpCase, ...] = (
+    OpCase("gram", ops.gram, _gram_sizes(), _make_gram),
+    OpCase("gram_", _call_gram_, _gram_sizes(), _make_gram_),
+    OpCase(
+        "symmetrize_",
+        ops.symmetrize_,
+        [{"batch": batch, "n": n} for n in (*ODD_SIZES, 200) for batch in (0, 2)],
+        _make_symmetrize_,
+    ),
+    OpCase(
+        "pair_moments",
+        ops.pair_moments,
+        _MOMENT_SIZES,
+        _make_moments,
+        dtypes=ALL_FLOATS,
+        values=_moment_values,
+        operands=_moment_operands,
+        truth=_moment_truth,
+    ),
+)
+"""All ops, one row each."""
