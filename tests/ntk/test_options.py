@@ -27,7 +27,7 @@ def test_tiles_agree(name, tile):
     model, inputs, options = MODEL_CASES[name]()
     whole = tp.entk(model, inputs, **options)
     tiled, info = tp.entk(model, inputs, tile=tile, return_info=True, **options)
-    assert info.tile == tile
+    assert info.plan.tile == tile
     torch.testing.assert_close(tiled, whole, rtol=1e-11, atol=1e-11 * float(whole.abs().max()))
     cross = tp.entk(model, inputs, inputs, tile=tile, **options)
     torch.testing.assert_close(cross, whole, rtol=1e-11, atol=1e-11 * float(whole.abs().max()))

@@ -2,11 +2,22 @@
 
     x --forward--> graph --probe--> uses, layouts --pull back--> cotangents --rules--> factors --ops--> K
 
-`empirical` is the public entry; `probe` finds the uses, `capture` makes one tile's factors, `accumulate` adds Gram
-blocks, `reference` is the slow definition. Training, storage and measures never enter this folder.
+| file | what it answers |
+|---|---|
+| `empirical` | the public calls `entk` and `plan` |
+| `computation` | carries out a plan: groups of parameters, tiles of samples |
+| `plan`, `survey`, `cost`, `memory` | which method, tile and groups; bytes and FLOPs |
+| `probe`, `labels`, `uses`, `graph` | which nodes use which parameter, and whose sample each entry is |
+| `capture`, `accumulate` | one tile's factors; adding Gram blocks |
+| `forward`, `inputs`, `parameters`, `guards` | the function, its inputs, what is refused and restored |
+| `reference` | the slow definition |
+
+Training, storage and measures never enter this folder.
 """
 
-from twophase_fast.ntk.empirical import Info, entk
+from twophase_fast.ntk.computation import Info
+from twophase_fast.ntk.empirical import entk, plan
+from twophase_fast.ntk.plan import Plan
 from twophase_fast.ntk.reference import naive_entk
 
-__all__ = ["Info", "entk", "naive_entk"]
+__all__ = ["Info", "Plan", "entk", "naive_entk", "plan"]

@@ -12,12 +12,10 @@ made in slices of output channels, so that no more than `slice_bytes` of them ex
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import torch
 
 from twophase_fast import ops
-from twophase_fast.ntk.cost import Method, choose
+from twophase_fast.ntk.cost import Method
 from twophase_fast.rules.factors import Conv, Dense, Factor, Lookup, Outer
 
 _PACKED_WIDTH = 8192
@@ -58,24 +56,18 @@ class Accumulator:
         self._sum = torch.zeros(shapes[output], dtype=dtype, device=device)
         self._packed: list[tuple[torch.Tensor, torch.Tensor | None]] = []
 
-    def add(self, left: Factor, right: Factor | None) -> Method:
-        """Add the Gram block of one parameter; `right` is None for the symmetric kernel.
-
-        Returns:
-            The method that was used.
-        """
-        left, right = _same_kind(left, right, self.output)
-        method = choose(left, right, self.output)
-        if method == "factored":
-            self._add_factored(left, right)
-        elif method == "lookup":
-            self._add_lookup(left, right)
-        elif isinstance(left, Dense):
+    def add(self, left: Factor, right: Factor | None, method: Method) -> None:
+        """Add the Gram block of one parameter by `method`; `right` is None for the symmetric kernel."""
+        left, right = _same_kind(left, right, method)
+        if isinstance(left, Dense):
             self._add_dense(left, right)
+        elif isinstance(left, Lookup):
+            self._add_lookup(left, right)
+        elif method == "factored":
+            self._add_factored(left, right)
         else:
-            for piece in _slices(left, right, self.slice_bytes):
-                self._add_jacobian(*piece)
-        return method
+            for piece in left.channel_slices(self.slice_bytes):
+                self._add_jacobian(left.jacobian_slice(piece), None if right is None else right.jacobian_slice(piece))
 
     def kernel(self) -> torch.Tensor:
         """Return the finished kernel: full [N, M, C, C], trace [N, M] or diagonal [N, M, C]."""
@@ -129,17 +121,10 @@ class Accumulator:
         ops.embedding_gram_(self._view(), left.tokens, left.g, *others, output=self.output, padding_idx=left.shape[0])
 
 
-def _same_kind(left: Factor, right: Factor | None, output: str) -> tuple[Factor, Factor | None]:
-    """Bring both sides to the same form; a convolution with few positions becomes an outer product."""
+def _same_kind(left: Factor, right: Factor | None, method: Method) -> tuple[Factor, Factor | None]:
+    """Bring both sides to the form the method needs."""
     if right is not None and type(left) is not type(right):
-        left, right = Dense(left.dense()), Dense(right.dense())
-    if isinstance(left, Conv) and left.unfolds and choose(left, right, output) == "factored":
+        return Dense(left.dense()), Dense(right.dense())
+    if isinstance(left, Conv) and method == "factored":
         return left.unfold(), None if right is None else right.unfold()
     return left, right
-
-
-def _slices(left: Factor, right: Factor | None, limit: int) -> Iterator[tuple[torch.Tensor, torch.Tensor | None]]:
-    """Yield matching slices [N, C, P] of both Jacobians over the output channels."""
-    for piece in left.channel_slices(limit):
-        jacobian = left.jacobian_slice(piece)
-        yield jacobian, None if right is None else right.jacobian_slice(piece)

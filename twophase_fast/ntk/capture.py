@@ -6,7 +6,8 @@ by sample as it arrives: [N, C, *before, outer, inner, *after].
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import replace
 
 import torch
 from torch.autograd.graph import GradientEdge
@@ -25,12 +26,24 @@ Cotangents = dict[tuple[int, int], torch.Tensor]
 
 
 def capture(
-    function: Function, batch: Batch, structure: Structure, *, summed: bool, first: bool = False
+    function: Function,
+    batch: Batch,
+    structure: Structure,
+    *,
+    summed: bool,
+    names: Collection[str] | None = None,
+    first: bool = False,
 ) -> dict[str, Factor]:
     """Return parameter name -> factor of its Jacobian on `batch`.
 
-    With `summed`, the single output sum_c f_c / sqrt(C) is used. `first` says that the batch starts with the samples
-    the probe ran on; their outputs are then compared, which shows a coupling between samples.
+    Args:
+        function: Model, output function and selected parameters.
+        batch: The samples of one tile.
+        structure: What the probe found.
+        summed: Use the single output sum_c f_c / sqrt(C).
+        names: Parameters to capture (default: all selected); nothing deeper than their uses is pulled back.
+        first: The batch starts with the samples the probe ran on; their outputs are then compared, which shows a
+            coupling between samples.
 
     Raises:
         UnsupportedModelError: The model couples samples.
@@ -41,8 +54,16 @@ def capture(
         rows = graph.output.detach()[index.to(graph.output.device)]
         check_same_rows(rows, structure.sample_output[: len(index)])
     uses = structure.uses if graph.signature() == structure.signature else irregular_uses(function, graph)
+    if names is not None:
+        uses = [u for u in (_restricted(u, names) for u in uses) if u.slots]
     cotangents = pull_back(graph, uses, summed=summed)
-    return _factors(function, graph, uses, cotangents)
+    factors = _factors(function, graph, uses, cotangents)
+    return factors if names is None else {name: factors[name] for name in factors if name in names}
+
+
+def _restricted(use: UseSpec, names: Collection[str]) -> UseSpec:
+    """Return the use with only those slots that some of the named parameters feed."""
+    return replace(use, slots=tuple(slot for slot in use.slots if not set(slot.leaves).isdisjoint(names)))
 
 
 def pull_back(graph: Graph, uses: Sequence[UseSpec], *, summed: bool) -> Cotangents:

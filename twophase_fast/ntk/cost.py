@@ -1,44 +1,78 @@
-"""Floating-point operations per pair of samples, and the cheapest exact method for a factor."""
+"""Floating-point operations per pair of samples, and the cheapest exact method for one parameter."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Literal
-
-from twophase_fast.rules.factors import Conv, Dense, Factor, Lookup
 
 Method = Literal["factored", "lookup", "materialise"]
 
-_FACTORED_SPEED = 0.7  # throughput of the fused kernel relative to a dense Gram product
+# Throughput relative to a dense Gram product; replaced by measured ratios where a calibration exists.
+_FACTORED_SPEED = 0.7
+_BUILD_SPEED = 0.7
 
 
-def materialised_flops(positions: int, d: int, p: int, outputs: int, samples: int, partners: int, output: str) -> float:
-    """Return FLOPs per pair of samples for building J once per sample, then one Gram product.
+@dataclass(frozen=True)
+class Sizes:
+    """One parameter's factor.
 
-    full: 2 p d C^2, else 2 p d C; building J costs 2 C T p d per sample, shared by its partners.
+    Attributes:
+        kind: Form of the factor: `outer`, `conv`, `lookup` or `dense`.
+        positions: T, positions of the layer joined over its uses (1 for `dense`).
+        inputs: d (0 for `dense` and `lookup`).
+        outputs: p (0 for `dense`).
+        elements: Entries P of the parameter.
+        factors: Whether a factored Gram block is possible.
     """
-    classes = outputs**2 if output == "full" else outputs
-    build = 2 * outputs * positions * p * d * (1 / samples + 1 / partners)
-    return 2 * p * d * classes + build
+
+    kind: str
+    positions: int
+    inputs: int
+    outputs: int
+    elements: int
+    factors: bool
+
+    def gram_flops(self, classes: int, output: str) -> float:
+        """Return the dense Gram product's FLOPs per pair: 2 P C^2 for `full`, else 2 P C."""
+        return 2.0 * self.elements * _pairs(classes, output)
+
+    def build_flops(self, classes: int) -> float:
+        """Return the FLOPs of materialising one sample's Jacobian: 2 C T P."""
+        return 0.0 if self.kind == "dense" else 2.0 * classes * self.positions * self.elements
+
+    def factored_flops(self, classes: int, output: str) -> float:
+        """Return the factored block's FLOPs per pair, the cheaper of its two forms.
+
+        Factored 2 T^2 (d + C^2 p) (C p instead of C^2 p but for `full`); half-factored 2 T^2 (d + C p) + 2 T C^2 p.
+        """
+        t, d, p = self.positions, self.inputs, self.outputs
+        plain = 2.0 * t * t * (d + _pairs(classes, output) * p)
+        half = 2.0 * t * t * (d + classes * p) + 2.0 * t * classes**2 * p
+        return min(plain, half) if output == "full" else plain
+
+    def lookup_flops(self, classes: int, output: str) -> float:
+        """Return an upper estimate for matching tokens: every position matches once."""
+        return 2.0 * self.positions * self.outputs * _pairs(classes, output)
+
+    def flops(self, method: Method, output: str, classes: int, samples: int, partners: int) -> float:
+        """Return the FLOPs per pair of samples, building included."""
+        if method == "factored":
+            return self.factored_flops(classes, output)
+        if method == "lookup":
+            return self.lookup_flops(classes, output)
+        return self.gram_flops(classes, output) + self.build_flops(classes) * (1 / samples + 1 / partners)
+
+    def choose(self, output: str, classes: int, samples: int, partners: int) -> Method:
+        """Return the cheapest method."""
+        if self.kind == "lookup":
+            return "lookup"
+        if not self.factors:
+            return "materialise"
+        build = self.build_flops(classes) * (1 / samples + 1 / partners) / _BUILD_SPEED
+        dense = self.gram_flops(classes, output) + build
+        return "factored" if self.factored_flops(classes, output) / _FACTORED_SPEED < dense else "materialise"
 
 
-def factored_flops(t: int, s: int, d: int, p: int, outputs: int, output: str) -> float:
-    """Return FLOPs per pair of samples of sum_{t,s} (a.a')(g.g'): 2 T S (d + C^2 p) for full, else 2 T S (d + C p)."""
-    classes = outputs**2 if output == "full" else outputs
-    return 2 * t * s * (d + classes * p)
-
-
-def choose(left: Factor, right: Factor | None, output: str, *, samples: int = 0, partners: int = 0) -> Method:
-    """Return the cheapest method for the Gram block of one parameter.
-
-    `samples` and `partners` say how many samples each side will have in all; default: as many as the factors hold.
-    """
-    if isinstance(left, Lookup):
-        return "lookup"
-    if isinstance(left, Dense) or (isinstance(left, Conv) and not left.unfolds):
-        return "materialise"
-    other = left if right is None else right
-    t, d, p = left.dimensions
-    s, outputs = other.dimensions[0], left.g.shape[1]
-    size = samples or left.samples, partners or other.samples
-    dense = materialised_flops(max(t, s), d, p, outputs, *size, output)
-    return "factored" if factored_flops(t, s, d, p, outputs, output) / _FACTORED_SPEED < dense else "materialise"
+def _pairs(classes: int, output: str) -> int:
+    """Return how many pairs of outputs a kernel has per pair of samples."""
+    return classes**2 if output == "full" else classes

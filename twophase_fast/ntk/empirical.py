@@ -2,46 +2,23 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import nn
 
 from twophase_fast._types import InputError, Output, ParameterFilter, Precision, UnsupportedModelError
-from twophase_fast.ntk.accumulate import Accumulator
-from twophase_fast.ntk.capture import capture
+from twophase_fast.ntk.computation import Computation
 from twophase_fast.ntk.forward import Function
 from twophase_fast.ntk.guards import check_model, preserved
-from twophase_fast.ntk.inputs import Batch, make_batch
+from twophase_fast.ntk.inputs import make_batch
+from twophase_fast.ntk.memory import parse_bytes
 from twophase_fast.ntk.parameters import select_parameters
-from twophase_fast.ntk.probe import Structure, probe
-from twophase_fast.rules.factors import Factor, concat
+from twophase_fast.ntk.plan import Plan
 
 _OUTPUTS = ("full", "trace", "diagonal", "sum")
 _PRECISIONS = ("highest", "high", "medium")
-_SLICE_BYTES = 256 * 2**20
-
-
-@dataclass
-class Info:
-    """What a call of `entk` did.
-
-    Attributes:
-        precision: The precision that ran (`highest` wherever there is no faster unit).
-        seconds: Stage -> seconds: `probe`, `capture`, `gram`.
-        methods: Parameter name -> method of its Gram block.
-        outputs: Number of outputs C.
-        tile: Samples per tile.
-    """
-
-    precision: Precision
-    outputs: int = 0
-    tile: int = 0
-    seconds: dict[str, float] = field(default_factory=dict)
-    methods: dict[str, str] = field(default_factory=dict)
 
 
 def entk(
@@ -56,8 +33,10 @@ def entk(
     params: ParameterFilter = None,
     per_parameter: bool = False,
     precision: Precision = "highest",
+    memory_budget: int | str | None = None,
     tile: int | None = None,
     return_info: bool = False,
+    progress: bool = False,
 ) -> Any:
     """Return the empirical Neural Tangent Kernel, exactly.
 
@@ -81,34 +60,93 @@ def entk(
             its first name.
         precision: `highest` is IEEE float32 (float64 for float64 models); `high` and `medium` allow faster units
             where the hardware has them and are `highest` elsewhere.
-        tile: Samples per forward pass; default: chosen from the model's size.
+        memory_budget: Bytes the computation may take over model and inputs, the kernel included: a number, or text such
+            as "250 MB" or "4 GiB". Default: half of the memory that is free.
+        tile: Samples per forward pass; default: chosen by the planner.
         return_info: Also return an `Info`.
+        progress: Show a progress bar with the time left on stderr.
 
     Returns:
         A detached Tensor on the model's device, float64 if a parameter is float64, else float32. With
         `per_parameter`, a dict of such Tensors; with `return_info`, a pair of the result and an `Info`.
 
     Raises:
-        InputError: Bad inputs: not finite, wrong shapes, devices, dtypes or options.
+        InputError: Bad inputs: not finite, wrong shapes, devices, dtypes or options, or a budget that is too small.
         UnsupportedModelError: No exact per-sample kernel exists (samples coupled, randomness, no parameters).
 
     Source:
         Jacot, Gabriel and Hongler (2018), arXiv 1806.07572; the sum over parameter uses follows Novak, Sohl-Dickstein
         and Schoenholz (2022), arXiv 2206.08720.
     """
-    _check_options(output, precision, tile, x2, targets2)
+    budget = _check_options(output, precision, tile, memory_budget, x2, targets2)
     check_model(model)
     function = Function(model, output_fn, select_parameters(model, params))
     left = make_batch(x1, targets, name="x1", device=function.device)
     right = None if x2 is None else make_batch(x2, targets2, name="x2", device=function.device)
     with preserved(model, function.device):
-        run = _Run(function, left, right, output, tile)
-        kernels = run.kernels(per_parameter=per_parameter)
+        computation = Computation(function, left, right, output, tile, budget, per_parameter=per_parameter)
+        kernels = computation.kernels(progress=progress)
     result = kernels if per_parameter else kernels[""]
-    return (result, run.info) if return_info else result
+    return (result, computation.info) if return_info else result
 
 
-def _check_options(output: str, precision: str, tile: int | None, x2: Any, targets2: Any) -> None:
+def plan(
+    model: nn.Module,
+    x1: Any,
+    x2: Any = None,
+    *,
+    output: Output = "full",
+    output_fn: Callable[..., torch.Tensor] | None = None,
+    targets: Any = None,
+    targets2: Any = None,
+    params: ParameterFilter = None,
+    per_parameter: bool = False,
+    memory_budget: int | str | None = None,
+    tile: int | None = None,
+) -> Plan:
+    """Return how `entk` would compute the kernel, after two forward passes on a few samples; `print` it.
+
+    Args:
+        model: As in `entk`, like every argument below.
+        x1: N samples.
+        x2: M samples, or None.
+        output: Form of the kernel.
+        output_fn: Reads [N, C] off the model's output.
+        targets: Passed to `output_fn` for x1.
+        targets2: The same for x2.
+        params: Parameters to differentiate.
+        per_parameter: Plan one kernel per parameter.
+        memory_budget: Bytes the computation may take.
+        tile: Samples per forward pass.
+
+    Returns:
+        A `Plan`: tile, groups, and per parameter its method, FLOPs and bytes.
+
+    Raises:
+        InputError: Bad inputs or options, or a budget too small for one sample of one parameter.
+        UnsupportedModelError: No exact per-sample kernel exists, or the program depends on the data.
+    """
+    budget = _check_options(output, "highest", tile, memory_budget, x2, targets2)
+    check_model(model)
+    function = Function(model, output_fn, select_parameters(model, params))
+    left = make_batch(x1, targets, name="x1", device=function.device)
+    right = None if x2 is None else make_batch(x2, targets2, name="x2", device=function.device)
+    with preserved(model, function.device):
+        computation = Computation(function, left, right, output, tile, budget, per_parameter=per_parameter)
+        made = computation.prepare()
+    if not made.rows:
+        raise UnsupportedModelError("the model's program depends on the data, so nothing can be planned beforehand")
+    return made
+
+
+def _check_options(
+    output: str, precision: str, tile: int | None, memory_budget: int | str | None, x2: Any, targets2: Any
+) -> int | None:
+    """Check the options and return the budget in bytes.
+
+    Raises:
+        InputError: One of them has an impossible value.
+    """
     if output not in _OUTPUTS:
         raise InputError(f"output={output!r} is not one of {', '.join(_OUTPUTS)}")
     if precision not in _PRECISIONS:
@@ -117,113 +155,4 @@ def _check_options(output: str, precision: str, tile: int | None, x2: Any, targe
         raise InputError(f"tile={tile!r}; expected a positive number of samples")
     if x2 is None and targets2 is not None:
         raise InputError("targets2 was given without x2; the symmetric kernel uses `targets` for both sides")
-
-
-class _Run:
-    """One computation: probe both sides, capture factors tile by tile, add Gram blocks."""
-
-    def __init__(self, function: Function, left: Batch, right: Batch | None, output: str, tile: int | None) -> None:
-        self.function, self.left, self.right = function, left, right
-        self.summed, self.output = output == "sum", "trace" if output == "sum" else output
-        self.tile = tile
-        self.info = Info("highest")
-
-    def kernels(self, *, per_parameter: bool) -> dict[str, torch.Tensor]:
-        """Return name -> kernel, under the empty name for the sum over parameters."""
-        left = self._factors(self.left)
-        right = None if self.right is None else self._factors(self.right)
-        started = time.perf_counter()
-        total: Accumulator | None = None if per_parameter else self._accumulator()
-        kernels: dict[str, torch.Tensor] = {}
-        for name in self.function.parameters:
-            accumulator = total or self._accumulator()
-            self._add(accumulator, name, left.pop(name, None), None if right is None else right.pop(name, None))
-            if per_parameter:
-                kernels[name] = _check_finite(accumulator.kernel(), name)
-        if total is not None:
-            kernels[""] = total.kernel()
-        self.info.seconds["gram"] = time.perf_counter() - started
-        if total is not None and not bool(torch.isfinite(kernels[""]).all()):
-            self._name_culprit()
-        return kernels
-
-    def _add(
-        self, accumulator: Accumulator, name: str, left: list[Factor | None] | None, right: list[Factor | None] | None
-    ) -> None:
-        if left is None or (self.right is not None and right is None):
-            self.info.methods[name] = "unused"
-            return
-        self.info.methods[name] = accumulator.add(self._joined(left, self.left), self._joined(right, self.right))
-
-    def _joined(self, tiles: list[Factor | None] | None, batch: Batch | None) -> Factor | None:
-        return None if tiles is None else concat(tiles, [s.stop - s.start for s in self._tiles(batch)])
-
-    def _tiles(self, batch: Batch) -> list[slice]:
-        size = self.tile or batch.size
-        return [slice(start, min(start + size, batch.size)) for start in range(0, batch.size, size)]
-
-    def _accumulator(self) -> Accumulator:
-        columns = None if self.right is None else self.right.size
-        return Accumulator(
-            self.output,
-            self.left.size,
-            columns,
-            1 if self.summed else self.info.outputs,
-            dtype=self.function.dtype,
-            device=self.function.device,
-            slice_bytes=_SLICE_BYTES,
-        )
-
-    def _factors(self, batch: Batch) -> dict[str, list[Factor | None]]:
-        """Return parameter name -> factors of every tile of `batch`."""
-        started = time.perf_counter()
-        structure = probe(self.function, batch)
-        self._check_outputs(structure)
-        probed = time.perf_counter()
-        tiles = [
-            capture(self.function, batch.take(piece), structure, summed=self.summed, first=piece.start == 0)
-            for piece in self._tiles(batch)
-        ]
-        names = [name for name in self.function.parameters if any(name in tile for tile in tiles)]
-        parts = {name: [tile.pop(name, None) for tile in tiles] for name in names}
-        seconds = self.info.seconds
-        seconds["probe"] = seconds.get("probe", 0) + probed - started
-        seconds["capture"] = seconds.get("capture", 0) + time.perf_counter() - probed
-        self.info.tile = self.tile or batch.size
-        return parts
-
-    def _check_outputs(self, structure: Structure) -> None:
-        if self.info.outputs not in (0, structure.outputs):
-            raise InputError(f"x1 gives {self.info.outputs} outputs and x2 gives {structure.outputs}; they must agree")
-        self.info.outputs = structure.outputs
-
-    def _name_culprit(self) -> None:
-        """Say which parameter's Jacobian is not finite, and for which sample.
-
-        Raises:
-            UnsupportedModelError: Always; where every Jacobian is finite it says that their products overflow.
-        """
-        for label, batch in (("x1", self.left), ("x2", self.right)):
-            for n in range(0 if batch is None else batch.size):
-                piece = batch.take(slice(n, n + 1))
-                structure = probe(self.function, piece)
-                for name, factor in capture(self.function, piece, structure, summed=self.summed).items():
-                    _check_finite(factor.dense(), name, f" for sample {n} of {label}")
-        raise UnsupportedModelError(
-            "the kernel has NaN or infinite entries though every Jacobian is finite: their products overflow; rescale "
-            "the outputs or use float64"
-        )
-
-
-def _check_finite(tensor: torch.Tensor, name: str, where: str = "") -> torch.Tensor:
-    """Return `tensor`, or refuse it.
-
-    Raises:
-        UnsupportedModelError: It holds NaN or infinite entries.
-    """
-    if not bool(torch.isfinite(tensor).all()):
-        raise UnsupportedModelError(
-            f"the Jacobian of {name!r} has NaN or infinite entries{where}, so its kernel is not defined; look for a "
-            "square root or division at zero on the way to the output"
-        )
-    return tensor
+    return parse_bytes(memory_budget)

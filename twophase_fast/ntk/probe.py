@@ -90,6 +90,11 @@ def probe(function: Function, batch: Batch) -> Structure:
     return Structure(signature, uses, output.shape[1], share, output.detach(), _index(batch, _SIZES[1]))
 
 
+def probe_batch(function: Function, batch: Batch) -> Batch:
+    """Return the larger of the two tiny batches, repeating samples where there are too few."""
+    return batch.take(_index(batch, _SIZES[1]).to(function.device))
+
+
 def irregular_uses(function: Function, graph: Graph) -> tuple[UseSpec, ...]:
     """Return the uses in one tile's own graph, with an explicit label per row.
 

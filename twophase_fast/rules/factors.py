@@ -13,7 +13,6 @@ Every factor can be materialised (`dense`). `combine` joins the uses of one para
 from __future__ import annotations
 
 import itertools
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
@@ -30,14 +29,19 @@ class Dense:
     kind = "dense"
 
     @property
+    def operand(self) -> torch.Tensor:
+        """What is stored per sample: J."""
+        return self.jacobian
+
+    @property
+    def dimensions(self) -> tuple[int, int, int]:
+        """Positions, inputs and outputs: (1, 0, 0), there are none left."""
+        return 1, 0, 0
+
+    @property
     def samples(self) -> int:
         """Number of samples N."""
         return self.jacobian.shape[0]
-
-    @property
-    def bytes_per_sample(self) -> int:
-        """Stored bytes per sample."""
-        return _bytes(self.jacobian)
 
     def to(self, dtype: torch.dtype) -> Dense:
         """Return the factor with its floating-point parts in `dtype`."""
@@ -70,14 +74,14 @@ class Outer:
     kind = "outer"
 
     @property
+    def operand(self) -> torch.Tensor:
+        """The layer's inputs a."""
+        return self.a
+
+    @property
     def samples(self) -> int:
         """Number of samples N."""
         return self.a.shape[0]
-
-    @property
-    def bytes_per_sample(self) -> int:
-        """Stored bytes per sample."""
-        return _bytes(self.a) + _bytes(self.g)
 
     def to(self, dtype: torch.dtype) -> Outer:
         """Return the factor with its floating-point parts in `dtype`."""
@@ -128,14 +132,14 @@ class Conv:
     kind = "conv"
 
     @property
+    def operand(self) -> torch.Tensor:
+        """The layer's inputs x."""
+        return self.x
+
+    @property
     def samples(self) -> int:
         """Number of samples N."""
         return self.x.shape[0]
-
-    @property
-    def bytes_per_sample(self) -> int:
-        """Stored bytes per sample."""
-        return _bytes(self.x) + _bytes(self.g)
 
     @property
     def shape(self) -> torch.Size:
@@ -166,8 +170,8 @@ class Conv:
 
     @property
     def dimensions(self) -> tuple[int, int, int]:
-        """Positions T, inputs d and outputs p (groups = 1)."""
-        return self.g[0, 0, 0].numel(), self.x.shape[1] * math.prod(self.kernel_size), self.g.shape[2]
+        """Positions T, inputs d of one group and outputs p."""
+        return self.g[0, 0, 0].numel(), self.shape[1:].numel(), self.g.shape[2]
 
     def channel_slices(self, limit: int) -> Iterator[slice]:
         """Yield slices of output channels whose Jacobian takes at most `limit` bytes (all of them with groups)."""
@@ -199,14 +203,19 @@ class Lookup:
     kind = "lookup"
 
     @property
+    def operand(self) -> torch.Tensor:
+        """The tokens."""
+        return self.tokens
+
+    @property
+    def dimensions(self) -> tuple[int, int, int]:
+        """Positions T, inputs (0: none) and outputs p."""
+        return self.tokens.shape[1], 0, self.g.shape[3]
+
+    @property
     def samples(self) -> int:
         """Number of samples N."""
         return self.tokens.shape[0]
-
-    @property
-    def bytes_per_sample(self) -> int:
-        """Stored bytes per sample."""
-        return _bytes(self.tokens) + _bytes(self.g)
 
     def to(self, dtype: torch.dtype) -> Lookup:
         """Return the factor with its floating-point parts in `dtype`."""
@@ -244,6 +253,20 @@ def combine(factors: Sequence[Factor]) -> Factor:
         else:
             first = Dense(first.dense().clone()).add(Dense(other.dense()))
     return first
+
+
+def stored_bytes(factor: Factor) -> int:
+    """Return the bytes a factor keeps alive."""
+    parts = (factor.jacobian,) if isinstance(factor, Dense) else (factor.operand, factor.g)
+    return sum(t.numel() * t.element_size() for t in parts)
+
+
+def compact(factor: Factor) -> Factor:
+    """Return the factor materialised, where its Jacobian takes less memory."""
+    if isinstance(factor, Dense | Lookup):
+        return factor
+    jacobian = factor.samples * factor.g.shape[1] * factor.shape.numel() * factor.g.element_size()
+    return Dense(factor.dense()) if jacobian < stored_bytes(factor) else factor
 
 
 def concat(factors: Sequence[Factor | None], sizes: Sequence[int]) -> Factor:
@@ -288,7 +311,3 @@ def _even_slices(size: int, step: int) -> Iterator[slice]:
     count = -(-size // max(step, 1))
     bounds = [size * k // count for k in range(count + 1)]
     yield from (slice(a, b) for a, b in itertools.pairwise(bounds))
-
-
-def _bytes(tensor: torch.Tensor) -> int:
-    return tensor[:1].numel() * tensor.element_size()

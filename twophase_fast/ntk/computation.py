@@ -1,0 +1,239 @@
+"""Carrying out a plan: for each group of parameters capture every tile, then add Gram blocks."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import torch
+from tqdm import tqdm
+
+from twophase_fast._types import InputError, Precision, UnsupportedModelError
+from twophase_fast.ntk.accumulate import Accumulator
+from twophase_fast.ntk.capture import capture
+from twophase_fast.ntk.forward import Function
+from twophase_fast.ntk.inputs import Batch
+from twophase_fast.ntk.memory import DEFAULT_SHARE, free_bytes
+from twophase_fast.ntk.plan import Plan, Task, make_plan
+from twophase_fast.ntk.probe import Structure, probe
+from twophase_fast.ntk.survey import method_of, survey, widest
+from twophase_fast.rules.factors import Factor, compact, concat
+
+_IRREGULAR_SLICE = 256 * 2**20
+_IRREGULAR_TILE = 64
+
+Tiles = dict[str, list[Factor | None]]
+
+
+@dataclass
+class Info:
+    """What a call of `entk` did.
+
+    Attributes:
+        precision: The precision that ran (`highest` wherever there is no faster unit).
+        plan: Tile, groups, methods and predicted peak.
+        seconds: Stage -> seconds: `probe`, `capture`, `gram`.
+        methods: Parameter name -> method of its Gram block.
+    """
+
+    precision: Precision = "highest"
+    plan: Plan | None = None
+    seconds: dict[str, float] = field(default_factory=lambda: {"probe": 0.0, "capture": 0.0, "gram": 0.0})
+    methods: dict[str, str] = field(default_factory=dict)
+
+    @contextmanager
+    def timed(self, stage: str) -> Iterator[None]:
+        """Add the time spent inside to a stage."""
+        started = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds[stage] += time.perf_counter() - started
+
+
+class Computation:
+    """One kernel: probe both sides, plan, capture factors group by group, add Gram blocks.
+
+    Args:
+        function: Model, output function and selected parameters.
+        left: The N samples.
+        right: The M samples, or None for the symmetric kernel.
+        output: `full`, `trace`, `diagonal` or `sum`.
+        tile: Samples per forward pass, or None to choose.
+        budget: Bytes that may be used, or None for a share of what is free.
+        per_parameter: Keep one kernel per parameter.
+    """
+
+    def __init__(
+        self,
+        function: Function,
+        left: Batch,
+        right: Batch | None,
+        output: str,
+        tile: int | None,
+        budget: int | None,
+        *,
+        per_parameter: bool,
+    ) -> None:
+        self.function, self.left, self.right = function, left, right
+        self.summed, self.output = output == "sum", "trace" if output == "sum" else output
+        self.tile, self.budget, self.per_parameter = tile, budget, per_parameter
+        self.info = Info()
+        self._structures: list[Structure] = []
+
+    def prepare(self) -> Plan:
+        """Probe both sides and return the plan.
+
+        Raises:
+            InputError: Both sides have differing numbers of outputs.
+        """
+        sides = [self.left] if self.right is None else [self.left, self.right]
+        with self.info.timed("probe"):
+            self._structures = [probe(self.function, side) for side in sides]
+            counts = [s.outputs for s in self._structures]
+            if len(set(counts)) > 1:
+                raise InputError(f"x1 gives {counts[0]} outputs and x2 gives {counts[1]}; they must agree")
+            self.info.plan = self._plan(1 if self.summed else counts[0])
+        return self.info.plan
+
+    def kernels(self, *, progress: bool = False) -> dict[str, torch.Tensor]:
+        """Return name -> kernel, under the empty name for the sum over parameters."""
+        plan = self.info.plan or self.prepare()
+        total = None if self.per_parameter else self._accumulator()
+        kernels: dict[str, torch.Tensor] = {}
+        sides = 1 if self.right is None else 2
+        tiles = sum(len(self._tiles(side)) for side in (self.left, self.right) if side is not None)
+        with tqdm(total=len(plan.groups) * (tiles + sides), disable=not progress, desc="entk", unit="step") as bar:
+            for group in plan.groups:
+                self._group(group, total, kernels, bar)
+        if total is not None:
+            with self.info.timed("gram"):
+                kernels[""] = total.kernel()
+            if not bool(torch.isfinite(kernels[""]).all()):
+                self._name_culprit()
+        unused = [name for name in self.function.parameters if name not in self.info.methods]
+        self.info.methods.update(dict.fromkeys(unused, "unused"))
+        if self.per_parameter:
+            zero = {name: self._accumulator().kernel() for name in unused}
+            kernels = {name: (kernels | zero)[name] for name in self.function.parameters}
+        return kernels
+
+    def _group(
+        self, group: tuple[str, ...], total: Accumulator | None, kernels: dict[str, torch.Tensor], bar: tqdm
+    ) -> None:
+        """Capture one group on both sides and add its Gram blocks."""
+        with self.info.timed("capture"):
+            left = self._capture(self.left, self._structures[0], group, bar)
+            right = None if self.right is None else self._capture(self.right, self._structures[1], group, bar)
+        with self.info.timed("gram"):
+            for name in self._captured(left, right):
+                accumulator = total or self._accumulator()
+                self._add(accumulator, name, left.pop(name), None if right is None else right.pop(name))
+                if self.per_parameter:
+                    kernels[name] = _check_finite(accumulator.kernel(), name)
+        bar.update(1 if self.right is None else 2)
+
+    def _captured(self, left: Tiles, right: Tiles | None) -> list[str]:
+        """Return parameters present on both sides (elsewhere their block is zero), in the model's order."""
+        return [n for n in self.function.parameters if n in left and (right is None or n in right)]
+
+    def _capture(self, batch: Batch, structure: Structure, group: tuple[str, ...], bar: tqdm) -> Tiles:
+        """Return parameter name -> factors of every tile of `batch`."""
+        parts: Tiles = {name: [] for name in group}
+        for piece in self._tiles(batch):
+            tile = batch.take(piece)
+            factors = capture(self.function, tile, structure, summed=self.summed, names=group, first=piece.start == 0)
+            for name in group:
+                factor = factors.pop(name, None)
+                parts[name].append(factor if factor is None else self._kept(name, factor))
+            bar.update(1)
+        return {name: tiles for name, tiles in parts.items() if any(t is not None for t in tiles)}
+
+    def _kept(self, name: str, factor: Factor) -> Factor:
+        """Return the form of a factor that is kept until its Gram block: the smaller one where both will do."""
+        materialised = self.info.plan.methods.get(name) == "materialise"
+        return compact(factor) if materialised else factor
+
+    def _add(
+        self, accumulator: Accumulator, name: str, left: list[Factor | None], right: list[Factor | None] | None
+    ) -> None:
+        one = concat(left, self._lengths(self.left))
+        other = None if right is None else concat(right, self._lengths(self.right))
+        left.clear()
+        method = self.info.plan.methods.get(name)
+        if method is None:
+            method = method_of(one, self.output, one.samples if other is None else other.samples)
+        self.info.methods[name] = method
+        accumulator.add(one, other, method)
+
+    def _tiles(self, batch: Batch) -> list[slice]:
+        size = self.info.plan.tile
+        return [slice(start, min(start + size, batch.size)) for start in range(0, batch.size, size)]
+
+    def _lengths(self, batch: Batch) -> list[int]:
+        return [piece.stop - piece.start for piece in self._tiles(batch)]
+
+    def _plan(self, classes: int) -> Plan:
+        task = Task(
+            self.left.size,
+            None if self.right is None else self.right.size,
+            classes,
+            self.output,
+            self.function.dtype.itemsize,
+            kernels=len(self.function.parameters) if self.per_parameter else 1,
+        )
+        if any(s.signature is None for s in self._structures):
+            tile = self.tile or min(_IRREGULAR_TILE, max(task.rows, task.columns or 0))
+            return Plan(task, tile, (tuple(self.function.parameters),), {}, _IRREGULAR_SLICE, 0)
+        budget = self.budget
+        if budget is None:
+            budget = int(free_bytes(self.function.device) * DEFAULT_SHARE)
+        sides = zip(self._structures, (self.left, self.right))
+        surveys = [survey(self.function, batch, structure) for structure, batch in sides]
+        activation = max(s.activation_bytes for s in self._structures)
+        return make_plan(widest(surveys), task, activation, budget=budget, tile=self.tile)
+
+    def _accumulator(self) -> Accumulator:
+        task = self.info.plan.task
+        return Accumulator(
+            task.output,
+            task.rows,
+            task.columns,
+            task.classes,
+            dtype=self.function.dtype,
+            device=self.function.device,
+            slice_bytes=self.info.plan.slice_bytes,
+        )
+
+    def _name_culprit(self) -> None:
+        """Say which parameter's Jacobian is not finite, and for which sample.
+
+        Raises:
+            UnsupportedModelError: Always; where every Jacobian is finite it says that their products overflow.
+        """
+        for label, batch in (("x1", self.left), ("x2", self.right)):
+            for n in range(0 if batch is None else batch.size):
+                piece = batch.take(slice(n, n + 1))
+                structure = probe(self.function, piece)
+                for name, factor in capture(self.function, piece, structure, summed=self.summed).items():
+                    _check_finite(factor.dense(), name, f" for sample {n} of {label}")
+        raise UnsupportedModelError(
+            "the kernel has NaN or infinite entries though every Jacobian is finite: their products overflow; rescale "
+            "the outputs or use float64"
+        )
+
+
+def _check_finite(tensor: torch.Tensor, name: str, where: str = "") -> torch.Tensor:
+    """Return `tensor`, or refuse it.
+
+    Raises:
+        UnsupportedModelError: It holds NaN or infinite entries.
+    """
+    if not bool(torch.isfinite(tensor).all()):
+        raise UnsupportedModelError(
+            f"the Jacobian of {name!r} has NaN or infinite entries{where}, so its kernel is not defined; look for a "
+            "square root or division at zero on the way to the output"
+        )
+    return tensor

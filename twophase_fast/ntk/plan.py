@@ -1,0 +1,234 @@
+"""Deciding, before anything runs, how a kernel is computed inside a memory budget.
+
+Per parameter the cheapest method; the samples of one forward pass (tile); and groups of parameters, in backward
+order, whose factors are held for all samples at a time. Every further group costs another pull-back, which stops at
+the group's deepest layer; fewer groups and larger tiles are faster, so the planner takes the fewest groups that fit.
+
+    peak = kernels + factors of one group (all samples) + max(one tile's graph and cotangents, Jacobian slices)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from twophase_fast._types import InputError
+from twophase_fast.ntk.cost import Method
+from twophase_fast.ntk.survey import Profile
+
+MIB = 2**20
+_TILES = (256, 128, 64, 32, 16, 8, 4, 2, 1)
+_SLICE_BYTES = 256 * MIB
+_TRANSIENT_BYTES = 512 * MIB
+_LIBRARY_BYTES = 24 * MIB  # work areas of BLAS and of the threads
+
+
+@dataclass(frozen=True)
+class Task:
+    """The kernel that is wanted.
+
+    Attributes:
+        rows: Number of samples N.
+        columns: Number of samples M, or None for the symmetric kernel.
+        classes: Outputs C that are pulled back (1 for `sum`).
+        output: `full`, `trace` or `diagonal`.
+        itemsize: Bytes per number.
+        kernels: Kernels held at once (one, or one per parameter).
+    """
+
+    rows: int
+    columns: int | None
+    classes: int
+    output: str
+    itemsize: int
+    kernels: int = 1
+
+    @property
+    def samples(self) -> int:
+        """Samples on both sides."""
+        return self.rows + (self.columns or 0)
+
+    @property
+    def partners(self) -> int:
+        """Samples of the second side."""
+        return self.rows if self.columns is None else self.columns
+
+    @property
+    def pairs(self) -> float:
+        """Pairs of samples whose block is computed (half of them for the symmetric kernel)."""
+        return self.rows * self.partners if self.columns is not None else self.rows * (self.rows + 1) / 2
+
+    @property
+    def kernel_bytes(self) -> int:
+        """Bytes of the kernels."""
+        entries = {"full": self.classes**2, "trace": 1, "diagonal": self.classes}[self.output]
+        return self.rows * self.partners * entries * self.itemsize * self.kernels
+
+
+@dataclass(frozen=True)
+class Row:
+    """One parameter of a plan: its factor's sizes, its method and what that costs in all."""
+
+    name: str
+    nodes: tuple[str, ...]
+    kind: str
+    positions: int
+    inputs: int
+    outputs: int
+    elements: int
+    method: Method
+    flops: float
+    stored_bytes: int
+    group: int
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How a kernel is computed.
+
+    Attributes:
+        task: What is computed.
+        tile: Samples per forward pass.
+        groups: Parameter names held together, in backward order.
+        methods: Parameter name -> method.
+        slice_bytes: Largest materialised Jacobian slice.
+        peak_bytes: Predicted peak of memory over model and inputs, the kernel included.
+        rows: One `Row` per parameter.
+    """
+
+    task: Task
+    tile: int
+    groups: tuple[tuple[str, ...], ...]
+    methods: dict[str, Method]
+    slice_bytes: int
+    peak_bytes: int
+    rows: tuple[Row, ...] = field(repr=False, default=())
+
+    @property
+    def total_flops(self) -> float:
+        """FLOPs of all Gram blocks and builds (forward and pull-back not counted)."""
+        return sum(row.flops for row in self.rows)
+
+    def __str__(self) -> str:
+        head = f"{'parameter':<40} {'use':<24} {'T':>5} {'d':>6} {'p':>6} {'method':<12} {'GFLOP':>9} {'MiB':>8} group"
+        lines = [
+            f"{r.name[-40:]:<40} {'+'.join(r.nodes)[:24]:<24} {r.positions:>5} {r.inputs:>6} {r.outputs:>6} "
+            f"{r.method:<12} {r.flops / 1e9:>9.3f} {r.stored_bytes / MIB:>8.1f} {r.group:>5}"
+            for r in self.rows
+        ]
+        total = (
+            f"{self.total_flops / 1e9:.3f} GFLOP in Gram blocks; tiles of {self.tile} samples, {len(self.groups)} "
+            f"group(s); predicted peak {self.peak_bytes / MIB:.0f} MiB over model and inputs"
+        )
+        return "\n".join([head, *lines, total])
+
+
+def make_plan(
+    profiles: Sequence[Profile],
+    task: Task,
+    activation_bytes: int,
+    *,
+    budget: int | None = None,
+    tile: int | None = None,
+) -> Plan:
+    """Return the plan with the fewest groups that fits.
+
+    Args:
+        profiles: Parameters in backward order.
+        task: The kernel that is wanted.
+        activation_bytes: Bytes a forward keeps, per sample.
+        budget: Bytes that may be used over model and inputs, or None for no limit.
+        tile: Samples per forward pass, or None to choose.
+
+    Raises:
+        InputError: Not even one sample of one parameter fits; the message says the smallest budget that works.
+    """
+    tiles = [tile] if tile else _tiles(max(task.rows, task.columns or 0))
+    sizer = _Sizer(profiles, task, activation_bytes, budget)
+    best: Plan | None = None
+    for size in tiles:
+        groups = sizer.groups(size)
+        if groups is not None and (best is None or len(groups) < len(best.groups)):
+            best = sizer.plan(size, groups)
+    if best is None:
+        least = sizer.smallest(tiles[-1])
+        raise InputError(
+            f"memory_budget={budget} bytes ({(budget or 0) / MIB:.0f} MiB) is too small for this kernel; the smallest "
+            f"that works is {least} bytes ({least / MIB:.0f} MiB) over model and inputs"
+        )
+    return best
+
+
+def _tiles(samples: int) -> list[int]:
+    """Return tile sizes to try, largest first."""
+    return [samples, *(t for t in _TILES if t < samples)] if samples <= _TILES[0] else list(_TILES)
+
+
+class _Sizer:
+    """Predicts bytes for tiles and groups of parameters."""
+
+    def __init__(self, profiles: Sequence[Profile], task: Task, activation_bytes: int, budget: int | None) -> None:
+        self.profiles, self.task, self.activation, self.budget = list(profiles), task, activation_bytes, budget
+        spare = _SLICE_BYTES if budget is None else max(budget // 6, 1)
+        self.slice_bytes = min(_SLICE_BYTES, spare)
+
+    def stored(self, profile: Profile) -> int:
+        """Bytes of one parameter's factor over all samples."""
+        return profile.stored_bytes(self.task.classes, self.task.itemsize) * self.task.samples
+
+    def transient(self, group: Sequence[Profile], tile: int) -> int:
+        """Bytes of one tile's graph and of the cotangents the group pulls back."""
+        cotangents = self.task.classes * sum(p.transient_bytes for p in group)
+        one_class = sum(p.transient_bytes for p in group)
+        return tile * (self.activation + cotangents + one_class)
+
+    def slices(self, group: Sequence[Profile]) -> int:
+        """Bytes of the largest Jacobian slices, and of joining one parameter's tiles."""
+        sides = 1 if self.task.columns is None else 2
+        wanted = [p.sizes.elements * self.task.classes * self.task.itemsize * self.task.rows for p in group]
+        return sides * min(self.slice_bytes, max(wanted)) + max(self.stored(p) for p in group)
+
+    def peak(self, group: Sequence[Profile], tile: int) -> int:
+        """Bytes at the peak while one group is computed."""
+        held = self.task.kernel_bytes + sum(self.stored(p) for p in group) + _LIBRARY_BYTES
+        return held + max(self.transient(group, tile), self.slices(group))
+
+    def fits(self, group: Sequence[Profile], tile: int) -> bool:
+        """Whether a group can be computed inside the budget."""
+        if self.budget is None:
+            return tile == 1 or self.transient(group, tile) <= _TRANSIENT_BYTES
+        return self.peak(group, tile) <= self.budget
+
+    def groups(self, tile: int) -> list[list[Profile]] | None:
+        """Return the fewest groups of neighbours that fit, or None where one parameter alone does not."""
+        groups: list[list[Profile]] = []
+        for profile in self.profiles:
+            if groups and (self.budget is None or self.fits([*groups[-1], profile], tile)):
+                groups[-1].append(profile)
+            elif self.fits([profile], tile):
+                groups.append([profile])
+            else:
+                return None
+        return groups if self.budget is not None or self.fits(self.profiles, tile) else None
+
+    def smallest(self, tile: int) -> int:
+        """Return the smallest budget that works, in bytes."""
+        floor = _Sizer(self.profiles, self.task, self.activation, 1)
+        largest = max(floor.peak([p], tile) for p in self.profiles)
+        return int(largest * 1.2)
+
+    def plan(self, tile: int, groups: list[list[Profile]]) -> Plan:
+        """Return the finished plan."""
+        task = self.task
+        rows, methods = [], {}
+        for index, group in enumerate(groups):
+            for p in group:
+                method = p.sizes.choose(task.output, task.classes, task.rows, task.partners)
+                flops = p.sizes.flops(method, task.output, task.classes, task.rows, task.partners) * task.pairs
+                s = p.sizes
+                row = (p.name, p.nodes, s.kind, s.positions, s.inputs, s.outputs, s.elements, method)
+                rows.append(Row(*row, flops, self.stored(p), index))
+                methods[p.name] = method
+        names = tuple(tuple(p.name for p in group) for group in groups)
+        peak = max(self.peak(group, tile) for group in groups)
+        return Plan(task, tile, names, methods, self.slice_bytes, peak, tuple(rows))

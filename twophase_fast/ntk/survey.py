@@ -1,0 +1,96 @@
+"""Sizes of every parameter's uses, measured on the probe batch: what the planner reasons with."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from twophase_fast.ntk.capture import capture
+from twophase_fast.ntk.cost import Method, Sizes
+from twophase_fast.ntk.forward import Function
+from twophase_fast.ntk.graph import Graph, output_shape
+from twophase_fast.ntk.inputs import Batch
+from twophase_fast.ntk.probe import Structure, probe_batch
+from twophase_fast.ntk.uses import UseSpec
+from twophase_fast.rules.factors import Conv, Dense, Factor, Lookup
+
+
+@dataclass(frozen=True)
+class Profile:
+    """One parameter's factor, per sample.
+
+    Attributes:
+        name: The parameter.
+        sizes: Form and dimensions of its factor.
+        operand_bytes: Bytes of the layer's input (or the tokens), per sample.
+        cotangent_bytes: Bytes of the kept cotangents, per sample and output.
+        transient_bytes: Bytes of all cotangents its uses pull back, per sample and output.
+        depth: Position in the backward order: larger is reached earlier.
+        nodes: Names of the autograd nodes of its uses.
+    """
+
+    name: str
+    sizes: Sizes
+    operand_bytes: int
+    cotangent_bytes: int
+    transient_bytes: int
+    depth: int
+    nodes: tuple[str, ...]
+
+    def stored_bytes(self, classes: int, itemsize: int) -> int:
+        """Return the bytes kept per sample: the factor, or its Jacobian where that is smaller."""
+        jacobian = classes * self.sizes.elements * itemsize
+        if self.sizes.kind == "dense":
+            return jacobian
+        factor = self.operand_bytes + classes * self.cotangent_bytes
+        return factor if self.sizes.kind == "lookup" else min(factor, jacobian)
+
+
+def survey(function: Function, batch: Batch, structure: Structure) -> list[Profile]:
+    """Return one profile per selected parameter with a use, in the order the pull-back reaches them."""
+    small = probe_batch(function, batch)
+    graph = function.graph(small)
+    factors = capture(function, small, structure, summed=True)
+    profiles = [_profile(name, factor, structure.uses, graph) for name, factor in factors.items()]
+    return sorted(profiles, key=lambda profile: -profile.depth)
+
+
+def widest(surveys: Sequence[Sequence[Profile]]) -> list[Profile]:
+    """Return one survey for both sides of a cross kernel, with the larger sizes where they differ."""
+    first, *others = surveys
+    by_name = {p.name: p for other in others for p in other}
+    return [max((p, by_name.get(p.name, p)), key=lambda q: (q.sizes.positions, q.transient_bytes)) for p in first]
+
+
+def sizes_of(factor: Factor) -> Sizes:
+    """Return the dimensions of a factor."""
+    elements = factor.jacobian[0, 0].numel() if isinstance(factor, Dense) else factor.shape.numel()
+    factored = not isinstance(factor, Dense | Lookup) and (not isinstance(factor, Conv) or factor.unfolds)
+    return Sizes(factor.kind, *factor.dimensions, elements, factored)
+
+
+def method_of(factor: Factor, output: str, partners: int) -> Method:
+    """Return the cheapest method for a factor in hand (programs that depend on the data have no profiles)."""
+    classes = factor.operand.shape[1] if isinstance(factor, Dense) else factor.g.shape[1]
+    return sizes_of(factor).choose(output, classes, factor.samples, partners)
+
+
+def _profile(name: str, factor: Factor, uses: Sequence[UseSpec], graph: Graph) -> Profile:
+    own = [u for u in uses if any(name in slot.leaves for slot in u.slots)]
+    transient = sum(output_shape(graph.nodes[u.node], j).numel() for u in own for j in u.layouts)
+    dense = isinstance(factor, Dense)
+    return Profile(
+        name,
+        sizes_of(factor),
+        operand_bytes=0 if dense else _bytes(factor.operand),
+        cotangent_bytes=0 if dense else _bytes(factor.g),
+        transient_bytes=transient * graph.output.element_size() // graph.output.shape[0],
+        depth=max(graph.nodes[u.node]._sequence_nr() for u in own),
+        nodes=tuple(u.name for u in own),
+    )
+
+
+def _bytes(tensor: torch.Tensor) -> int:
+    return tensor[:1].numel() * tensor.element_size()
