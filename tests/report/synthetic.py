@@ -186,7 +186,7 @@ def ceilings(recipe: Recipe, noise: torch.Generator) -> list[dict]:
             "disagreement": 0.2 * _factor(noise, 0.2),
         }
         for a, b in combinations(recipe.seeds, 2)
-        for step in (200, recipe.steps)
+        for step in sorted({s + h for s in recipe.spawn_steps for h in recipe.horizons if s + h <= recipe.steps})
     ]
 
 

@@ -65,10 +65,10 @@ def test_log_labels(value, label):
     assert log_label(value) == label
 
 
-def test_color_scale_is_shared_and_log_where_distances_span_decades():
+def test_color_scale_starts_at_zero_and_is_shared():
     near, far = np.array([[0, 0.5], [0.5, 0]]), np.array([[0, 0.01], [0.01, 0]])
-    assert type(color_scale([near, far])).__name__ == "LogNorm"
-    assert (color_scale([near]).vmin, color_scale([near]).vmax) == (0.0, 0.5)
+    assert (color_scale([far, near]).vmin, color_scale([far, near]).vmax) == (0.0, 0.5)
+    assert color_scale([far]).vmax == 0.01
     assert spans_decades([0.0, 0.3]) is False
 
 

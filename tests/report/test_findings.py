@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import pytest
 
+from twophase_fast.report.cone_series import headline_spacing
+from twophase_fast.report.figures.chaos import ceiling
 from twophase_fast.report.findings import findings
 from twophase_fast.report.findings.equal_horizon import compare, compare_all
 from twophase_fast.report.findings.verdict import fall
@@ -16,7 +18,7 @@ def finding(run, effect):
     [
         ({}, "seen", "Chaos effect seen in every one of 3 seeds"),
         ({"chaos": False}, "none", "No effect seen"),
-        ({"control_falls": True}, "partly", "Not distinguished from the control"),
+        ({"control_falls": True}, "partly", "but in the low-learning-rate control too"),
         ({"low_lr_seeds": ()}, "seen", "No low-learning-rate control was run"),
         ({"seeds": (4,)}, "seen", "in the one seed run"),
     ],
@@ -55,7 +57,11 @@ def test_reversed_order_at_another_horizon_is_named(make_run):
     twins = run.table("twins")
     cell = (twins["horizon"] == 50) & (twins["spawn_step"] == 400) & (twins["control"] == 0) & (twins["seed"] == 1)
     twins["dissimilarity"][cell] = 1.0
-    assert "At h = 50 (" in finding(run, "Chaos effect").sentence
+    found = finding(run, "Chaos effect")
+    assert "The order is the opposite" in found.sentence
+    assert "h = 50 (" in found.sentence
+    assert "in 1 of 3 seeds)" in found.sentence
+    assert found.label == "effect seen at h = 200"
 
 
 @pytest.mark.parametrize(
@@ -120,7 +126,8 @@ def test_cone_that_the_control_shows_too_is_not_distinguished(make_run):
         table[value][low] = table[value][source]
     found = finding(run, "Cone effect")
     assert found.outcome == "partly"
-    assert "the low-learning-rate control falls as well" in found.sentence
+    assert "but in the low-learning-rate control too" in found.sentence
+    assert found.label == "in the control too"
 
 
 def test_frozen_kernel_is_no_cone_effect(make_run):
@@ -149,3 +156,17 @@ def test_missing_control_twins_are_reported(make_run):
 )
 def test_fall(first, last, expected):
     assert fall(first, last) == expected
+
+
+def test_dt_of_the_cone_finding_is_the_one_stored_over_the_widest_range(make_run):
+    run = make_run(probe_steps=(0, 25, 50, 100, 150, 200, 300, 400, 500, 600), dts=(25, 100))
+    assert headline_spacing(run) == 100
+    assert "S(t, t+100)" in finding(run, "Cone effect").sentence
+
+
+def test_ceiling_is_taken_at_the_same_step(make_run):
+    run = make_run()
+    (series,) = ceiling(run, "main", "dissimilarity")
+    table = run.table("ceilings")
+    assert sorted(series.points[100].values) == sorted(table["dissimilarity"][table["step"] == 300])
+    assert ceiling(run, "low_lr", "dissimilarity") == []

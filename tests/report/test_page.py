@@ -64,9 +64,7 @@ def test_tags_are_nested_and_ids_unique(page):
 
 def test_page_asks_for_nothing_from_outside(page):
     assert not re.search(r"https?:|ftp:|@import|<script|<link|<iframe", page)
-    assert all(
-        match.startswith(("data:", "#")) for match in re.findall(r'(?:src|href)="([^"]*)"', page)
-    )
+    assert all(match.startswith(("data:", "#")) for match in re.findall(r'(?:src|href)="([^"]*)"', page))
     assert all(match.startswith("#") for match in re.findall(r"url\(([^)]*)\)", page))
 
 

@@ -47,24 +47,32 @@ def command(
 
     Everything measured goes into RUN.h5, from which the tables printed at the end and the page are made.
     """
-    _check_one(config, preset)
-    settings, name = _settings(config, preset, changes)
+    settings, name = _settings(config, preset)
+    settings = _changed(settings, changes)
     run_experiment(settings, out or Path("runs", f"{name}.h5"), resume, overwrite, data_dir, page, quiet)
 
 
-def _check_one(config: Path | None, preset: str | None) -> None:
-    if (config is None) == (preset is None):
-        raise click.UsageError("give either --config FILE.toml or --preset NAME")
+def _settings(config: Path | None, preset: str | None) -> tuple[dict[str, Any], str]:
+    """Return the configuration, and the name that the run file gets by default.
+
+    Raises:
+        UsageError: Neither or both were given.
+    """
+    from twophase_fast.experiments import load_preset, read_config
+
+    if config is not None and preset is None:
+        return read_config(config), config.stem
+    if preset is not None and config is None:
+        return load_preset(preset), preset
+    raise click.UsageError("give either --config FILE.toml or --preset NAME")
 
 
-def _settings(config: Path | None, preset: str | None, changes: tuple[str, ...]) -> tuple[dict[str, Any], str]:
-    """Return the configuration with the changes made, and the name that the run file gets by default."""
-    from twophase_fast import experiments
+def _changed(settings: dict[str, Any], changes: tuple[str, ...]) -> dict[str, Any]:
+    from twophase_fast.experiments import set_value
 
-    settings = experiments.load_preset(preset) if preset else experiments.read_config(config)
     for change in changes:
-        settings = experiments.set_value(settings, change)
-    return settings, preset or config.stem  # type: ignore[union-attr]
+        settings = set_value(settings, change)
+    return settings
 
 
 def run_experiment(

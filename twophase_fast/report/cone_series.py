@@ -46,6 +46,15 @@ def spacings(run: Run) -> list[int]:
     return sorted(sorted(stored, key=lambda gap: (-stored[gap], gap))[:MAX_SERIES])
 
 
+def headline_spacing(run: Run) -> int | None:
+    """Return the dt stored over the widest range of t, the smallest of several; None where there is none."""
+    table, candidates = run.table("kernel_distance"), spacings(run)
+    if not candidates:
+        return None
+    gaps = table["step_b"] - table["step_a"]
+    return max(candidates, key=lambda dt: (int(np.ptp(table["step_a"][gaps == dt])), -dt))
+
+
 def references(run: Run) -> list[int]:
     """Return the reference steps τ to draw: those configured, else up to five spread over the probe steps."""
     steps = probe_steps(run)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from os import PathLike
 from pathlib import Path
-from typing import Any
 
 import matplotlib as mpl
 from matplotlib.axes import Axes
@@ -17,7 +17,7 @@ from twophase_fast.report import cone_series as cone
 from twophase_fast.report.data import MAIN, Run, read_run
 from twophase_fast.report.figures.axes import step_axis, value_axis
 from twophase_fast.report.figures.chaos import ceiling
-from twophase_fast.report.figures.lines import Series, all_values, draw, draw_ceiling
+from twophase_fast.report.figures.lines import Series, all_values, draw
 from twophase_fast.report.figures.matrix import add_scale, color_scale, paint_matrix
 from twophase_fast.report.files import replacing
 from twophase_fast.report.findings.equal_horizon import compare, twins_only
@@ -67,16 +67,14 @@ def _chaos(run: Run) -> Painter | None:
     series = [_equal_horizon(run, variant, main.horizon) for variant in run.variants]
     series = [entry for entry in series if entry.points]
     top = ceiling(run, MAIN, "dissimilarity")
+    top = [replace(entry, label="runs of different seeds") for entry in top]
 
     def paint(_: Figure, ax: Axes) -> None:
-        draw_ceiling(ax, top)
-        draw(ax, series)
+        draw(ax, [*series, *top])
         step_axis(ax, sorted({step for entry in series for step in entry.points}), "spawn step t₀ (root scale)")
-        value_axis(ax, all_values([series], top), "C = 1 − cos(θ, θ′)")
+        value_axis(ax, all_values([series, top]), "C = 1 − cos(θ, θ′)")
         ax.set_title(f"Chaos: twins after h = {main.horizon} steps")
         ax.legend(loc="best")
-        if top is not None:
-            _note(ax, top.mean, "independent runs")
 
     return paint
 
@@ -85,17 +83,6 @@ def _equal_horizon(run: Run, variant: str, horizon: int) -> Series:
     grid = spreads(twins_only(run.table("twins"), variant), ("horizon", "spawn_step"), "dissimilarity")
     points: dict[int, Spread] = {int(spawn): spread for (h, spawn), spread in grid.items() if h == horizon}
     return Series(run.label(variant), VARIANT_COLORS.get(variant, LIGHT["ink"]), points)
-
-
-def _note(ax: Axes, y: float, text: str) -> None:
-    place: dict[str, Any] = {
-        "xytext": (0, 4),
-        "textcoords": "offset points",
-        "ha": "right",
-        "va": "bottom",
-        "fontsize": 9,
-    }
-    ax.annotate(text, (1, y), xycoords=("axes fraction", "data"), color=LIGHT["soft"], **place)
 
 
 def _matrix(run: Run) -> Painter | None:

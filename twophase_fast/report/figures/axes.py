@@ -83,11 +83,16 @@ def _log_axis(ax: Axes, values: Sequence[float]) -> None:
     low, high = min(values), max(values)
     ax.set_yscale("log")
     ax.set_ylim(low / 1.4, high * 1.4)
-    few_decades = high / low < 100
-    ax.yaxis.set_major_locator(LogLocator(10, subs=(1, 2, 5) if few_decades else (1,), numticks=9))
+    ax.yaxis.set_major_locator(LogLocator(10, subs=log_subdivisions(low, high), numticks=9))
     ax.yaxis.set_major_formatter(FuncFormatter(log_label))
     ax.yaxis.set_minor_formatter(NullFormatter())
     ax.yaxis.set_minor_locator(NullLocator())
+
+
+def log_subdivisions(low: float, high: float) -> tuple[int, ...]:
+    """Return the multiples of each power of ten to label: fewer, the more decades there are."""
+    span = high / low
+    return (1, 2, 5) if span < 100 else (1, 3) if span < 2000 else (1,)
 
 
 def log_label(value: float, _: object = None) -> str:

@@ -67,12 +67,12 @@ def rendered(anchor: str, paint: Callable[[Figure], None], height: float = 3.1) 
         return to_svg(figure, anchor)
 
 
-def legend_of(series: Sequence[Series], *, ranges: bool = True, ceiling: str | None = None) -> list[LegendEntry]:
-    """Return legend entries for line series, the range band and the ceiling line."""
+def legend_of(series: Sequence[Series], level: str | None = None) -> list[LegendEntry]:
+    """Return legend entries for line series, a level drawn across, and the range band."""
     entries = [LegendEntry(s.label, css_variable(s.color), "dashed" if s.dashed else "solid") for s in series]
-    if ceiling:
-        entries.append(LegendEntry(ceiling, css_variable(LIGHT["soft"]), "dashed"))
-    if ranges and any(spread.low < spread.high for s in series for spread in s.points.values()):
+    if level:
+        entries.append(LegendEntry(level, css_variable(LIGHT["soft"]), "dashed"))
+    if any(spread.low < spread.high for s in series for spread in s.points.values()):
         entries.append(LegendEntry("range over seeds", css_variable(LIGHT["soft"]), "band"))
     return entries
 

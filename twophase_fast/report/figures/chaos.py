@@ -7,13 +7,14 @@ from dataclasses import dataclass
 
 from matplotlib.axes import Axes
 
-from twophase_fast.report.data import Run, where
+from twophase_fast.report.data import Run, unique, where
 from twophase_fast.report.figures.axes import step_axis, value_axis
 from twophase_fast.report.figures.block import Block, Panel, describe, draw_panel, legend_of
-from twophase_fast.report.figures.lines import Series, all_values, draw, draw_ceiling, ordered
+from twophase_fast.report.figures.lines import Series, all_values, draw, draw_level, ordered
 from twophase_fast.report.findings.barrier import BARRIER_SHARE, barrier_threshold
-from twophase_fast.report.findings.equal_horizon import twins_only
+from twophase_fast.report.findings.equal_horizon import compare, twins_only
 from twophase_fast.report.spread import Spread, spreads
+from twophase_fast.report.style import LIGHT
 
 SPAWN_LABEL = "spawn step t₀ (iterations, root scale)"
 HORIZON_LABEL = "horizon h = t₁ − t₀ (iterations, root scale)"
@@ -31,7 +32,6 @@ class Measure:
 
 
 THRESHOLD_LABEL = f"counts from here: {BARRIER_SHARE:.0%} of the test loss"
-CEILING_LABEL = "ceiling: independently seeded runs, end of training"
 
 EQUAL_HORIZON = (
     "Follow one line: it compares twins that had equally long to drift apart. A line that falls to the right means "
@@ -66,11 +66,17 @@ def chaos_blocks(run: Run) -> list[Block]:
     return [*blocks[:1], *([drift] if drift else []), *blocks[1:]]
 
 
-def ceiling(run: Run, variant: str, column: str) -> Spread | None:
-    """Return the spread over pairs of independently seeded runs at the last step they were compared."""
-    table = where(run.table("ceilings"), variant=variant)
-    found = spreads(table, ("step",), column, repeat="seed_b")
-    return found[max(found)] if found else None
+def ceiling(run: Run, variant: str, column: str) -> list[Series]:
+    """Return what runs of different seeds differ by at step t₀ + h, over t₀, at the horizon the findings compare."""
+    compared = compare(run.table("twins"), variant, column)
+    found = spreads(where(run.table("ceilings"), variant=variant), ("step",), column, repeat="seed_b")
+    if compared is None or not found:
+        return []
+    horizon = compared.horizon
+    spawns = unique(where(twins_only(run.table("twins"), variant), horizon=horizon), "spawn_step")
+    points = {spawn: found[spawn + horizon,] for spawn in spawns if (spawn + horizon,) in found}
+    label = f"ceiling at h = {horizon}: runs of different seeds at step t₀ + h"
+    return [Series(label, LIGHT["soft"], points, dashed=True)] if points else []
 
 
 def by_horizon(run: Run, variant: str, column: str) -> list[Series]:
@@ -94,20 +100,18 @@ def _over_spawn(run: Run, measure: Measure) -> Block | None:
     groups = _groups({variant: by_horizon(run, variant, measure.column) for variant in run.variants})
     if not groups:
         return None
-    tops = {variant: _top(run, variant, measure.column) for variant in groups}
-    values = [value for top in tops.values() for value in all_values(groups.values(), top)]
-    panels = [_panel(run, measure, v, series, tops[v], values, SPAWN_LABEL) for v, series in groups.items()]
+    groups = {variant: [*series, *ceiling(run, variant, measure.column)] for variant, series in groups.items()}
+    levels = {variant: _level(run, variant, measure.column) for variant in groups}
+    values = [*all_values(groups.values()), *(level for level in levels.values() if level is not None)]
+    panels = [_panel(run, measure, v, series, levels[v], values, SPAWN_LABEL) for v, series in groups.items()]
     title = f"{measure.title} over spawn step and horizon"
-    label = THRESHOLD_LABEL if measure.column == "barrier" else CEILING_LABEL
-    legend = legend_of(_longest(groups), ceiling=label if any(tops.values()) else None)
+    legend = legend_of(_longest(groups), THRESHOLD_LABEL if measure.column == "barrier" else None)
     return Block(f"chaos-{measure.column}", title, measure.reading, panels, legend)
 
 
-def _top(run: Run, variant: str, column: str) -> Spread | None:
-    """Return the line to draw across: the ceiling, or for barriers where they begin to count."""
-    if column == "barrier":
-        return Spread((0,), (barrier_threshold(twins_only(run.table("twins"), variant)),))
-    return ceiling(run, variant, column)
+def _level(run: Run, variant: str, column: str) -> float | None:
+    """Return from what a barrier counts, to be drawn across its panels."""
+    return barrier_threshold(twins_only(run.table("twins"), variant)) if column == "barrier" else None
 
 
 def _over_horizon(run: Run) -> Block | None:
@@ -137,14 +141,14 @@ def _panel(
     measure: Measure,
     variant: str,
     series: Sequence[Series],
-    top: Spread | None,
+    level: float | None,
     values: Sequence[float],
     x_label: str,
 ) -> Panel:
     steps = sorted({step for entry in series for step in entry.points})
 
     def paint(ax: Axes) -> None:
-        draw_ceiling(ax, top)
+        draw_level(ax, level)
         draw(ax, series)
         step_axis(ax, steps, x_label)
         value_axis(ax, values, measure.axis, linear=measure.linear)

@@ -94,15 +94,15 @@ def _tau_label(window: int) -> str:
 
 
 def _relative_motion(run: Run) -> Block | None:
-    spacing = next(iter(cone.spacings(run)), None)
+    spacing = cone.headline_spacing(run)
     if spacing is None:
         return None
     output = cone.primary_output(run)
     ratio = _one_per_variant(run, lambda variant: cone.per_distance(run, variant, output, spacing))
-    speed = _one_per_variant(run, lambda variant: _velocity_per_rate(run, variant, output))
+    speed = _one_per_variant(run, lambda variant: _velocity_per_rate(run, variant, output, spacing))
     made = (
         ("cone-ratio", "S per relative parameter distance", f"S / (‖Δθ‖ / ‖θ‖), dt = {spacing:,}", ratio),
-        ("cone-speed", "Velocity per learning rate", "S / (dt · learning rate)", speed),
+        ("cone-speed", "Velocity per learning rate", f"S / (dt · learning rate), dt = {spacing:,}", speed),
     )
     panels = [_panel(a, title, axis, s, all_values([s]), STEP_LABEL) for a, title, axis, s in made if s]
     if not panels:
@@ -116,10 +116,8 @@ def _relative_motion(run: Run) -> Block | None:
     return Block("cone-relative", "Kernel motion beside parameter motion and learning rate", reading, panels, legend)
 
 
-def _velocity_per_rate(run: Run, variant: str, output: str) -> dict[int, Spread]:
-    """Return t -> velocity / learning rate at the smallest dt stored."""
-    table = where(run.table("velocity"), variant=variant, output=output)
-    table = where(table, dt=min(unique(table, "dt"), default=0))
+def _velocity_per_rate(run: Run, variant: str, output: str, spacing: int) -> dict[int, Spread]:
+    table = where(run.table("velocity"), variant=variant, output=output, dt=spacing)
     return {int(key[0]): value for key, value in spreads(table, ("step",), "velocity_per_learning_rate").items()}
 
 

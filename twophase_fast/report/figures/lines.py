@@ -58,19 +58,16 @@ def draw(ax: Axes, series: Iterable[Series]) -> None:
             linestyle=(0, (4, 2)) if entry.dashed else "-",
             marker="o" if len(x) <= MAX_MARKERS else "",
             label=entry.label,
+            clip_on=False,
         )
 
 
-def draw_ceiling(ax: Axes, ceiling: Spread | None) -> None:
-    """Draw the ceiling as a dashed line with the range over pairs of runs as a band."""
-    if ceiling is None:
-        return
-    if ceiling.low < ceiling.high:
-        ax.axhspan(ceiling.low, ceiling.high, color=LIGHT["soft"], alpha=0.13, linewidth=0)
-    ax.axhline(ceiling.mean, color=LIGHT["soft"], linestyle=(0, (5, 3)), linewidth=1.4)
+def draw_level(ax: Axes, level: float | None) -> None:
+    """Draw a dashed line across the panel (nothing for None)."""
+    if level is not None:
+        ax.axhline(level, color=LIGHT["soft"], linestyle=(0, (5, 3)), linewidth=1.4)
 
 
-def all_values(groups: Iterable[Sequence[Series]], ceiling: Spread | None = None) -> list[float]:
+def all_values(groups: Iterable[Sequence[Series]]) -> list[float]:
     """Return every value that panels with a common axis must hold."""
-    values = [value for series in groups for entry in series for value in entry.values]
-    return values + ([ceiling.low, ceiling.high] if ceiling else [])
+    return [value for series in groups for entry in series for value in entry.values]

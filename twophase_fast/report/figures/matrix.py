@@ -7,49 +7,47 @@ from collections.abc import Sequence
 import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.colors import LogNorm, Normalize
+from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
-from matplotlib.ticker import LogLocator
+from matplotlib.ticker import MaxNLocator
 
 from twophase_fast.report import cone_series as cone
-from twophase_fast.report.data import Array, Run
-from twophase_fast.report.figures.axes import log_label, spans_decades
+from twophase_fast.report.data import Array, Run, rows
 from twophase_fast.report.figures.block import Block, Panel, rendered
 from twophase_fast.report.numbers import pretty
 from twophase_fast.report.style import LIGHT
 
 MAX_LABELS = 9
-MANY_DECADES = 500
 
 READING = (
     "Each cell is the kernel distance between two probe steps, mean over seeds; the diagonal is 0 by definition and "
     "left grey. A dark block at the upper right means that late kernels are all close to each other; bright bands at "
-    "the left and bottom mean that early kernels differ from everything later. All panels share one colour scale."
+    "the left and bottom mean that early kernels differ from everything later. Main and control share a colour scale."
 )
 
 
 def matrix_block(run: Run) -> Block | None:
     """Return the heat maps of every variant and kernel output, or None where no distances were stored."""
-    found = [
-        (variant, output, *cone.matrix(run, variant, output))
+    panels = [panel for output in cone.outputs(run) for panel in _panels(run, output)]
+    return Block("cone-matrix", "Kernel distance between all probe steps", READING, panels) if panels else None
+
+
+def _panels(run: Run, output: str) -> list[Panel]:
+    """Return main and control side by side for one kernel output, in one colour scale."""
+    found = {
+        variant: cone.matrix(run, variant, output)
         for variant in run.variants
-        for output in cone.outputs(run)
-        if cone.distances(run, variant, output) and len(cone.distances(run, variant, output)["distance"])
-    ]
-    if not found:
-        return None
-    norm = color_scale([values for *_, values in found])
-    panels = [_panel(run, variant, output, steps, values, norm) for variant, output, steps, values in found]
-    return Block("cone-matrix", "Kernel distance between all probe steps", READING, panels)
+        if rows(cone.distances(run, variant, output))
+    }
+    norm = color_scale([values for _, values in found.values()])
+    return [_panel(run, variant, output, steps, values, norm) for variant, (steps, values) in found.items()]
 
 
 def color_scale(matrices: Sequence[Array]) -> Normalize:
-    """Return one scale for all matrices: logarithmic where the distances span decades."""
-    values = np.concatenate([m[~np.eye(len(m), dtype=bool)] for m in matrices])
-    values = values[np.isfinite(values) & (values > 0)]
-    low, high = (float(values.min()), float(values.max())) if values.size else (0.0, 1.0)
-    return LogNorm(low, high) if spans_decades(values.tolist()) else Normalize(0.0, high)
+    """Return one linear scale from 0 for all matrices."""
+    highest = max((float(np.nanmax(matrix)) for matrix in matrices), default=0.0)
+    return Normalize(0.0, highest or 1.0)
 
 
 def paint_matrix(ax: Axes, steps: Sequence[int], values: Array, norm: Normalize) -> AxesImage:
@@ -76,12 +74,7 @@ def add_scale(figure: Figure, image: AxesImage, ax: Axes) -> None:
     bar = figure.colorbar(image, ax=ax, fraction=0.05, pad=0.03)
     bar.outline.set_visible(False)  # type: ignore[operator]
     bar.set_label("S(i, j)", rotation_mode="anchor")
-    if isinstance(image.norm, LogNorm):
-        low, high = image.get_clim()
-        wide = high > MANY_DECADES * low
-        bar.ax.yaxis.set_major_locator(LogLocator(10, subs=(1,) if wide else (1, 2, 5)))
-        bar.ax.yaxis.set_major_formatter(log_label)
-        bar.ax.yaxis.set_minor_formatter(lambda *_: "")
+    bar.ax.yaxis.set_major_locator(MaxNLocator(5))
 
 
 def _panel(run: Run, variant: str, output: str, steps: Sequence[int], values: Array, norm: Normalize) -> Panel:

@@ -7,7 +7,7 @@ import numpy as np
 from twophase_fast.report.data import LOW_LR, MAIN, Run, Table, where
 from twophase_fast.report.findings.equal_horizon import Comparison, compare, twins_only
 from twophase_fast.report.findings.verdict import Finding, Outcome, in_seeds, some_seeds
-from twophase_fast.report.numbers import between
+from twophase_fast.report.numbers import between, pretty
 from twophase_fast.report.spread import spreads
 
 BARRIER_SHARE = 0.1
@@ -32,7 +32,8 @@ def barrier_finding(run: Run) -> Finding | None:
     high = {seed: main.first[seed] >= _threshold(twins, main, seed) for seed in main.first}
     hits = sum(high[seed] and main.first[seed] >= BARRIER_FALL * main.last[seed] for seed in high)
     outcome: Outcome = "seen" if hits == len(high) else "none"
-    return Finding("Loss barrier", outcome, _sentence(outcome, main, hits, high) + _control(twins, main), CRITERION)
+    sentence = _sentence(outcome, main, hits, high) + _largest(twins)
+    return Finding("Loss barrier", outcome, sentence, CRITERION)
 
 
 def _threshold(twins: Table, main: Comparison, seed: int) -> float:
@@ -63,9 +64,9 @@ def _sentence(outcome: Outcome, main: Comparison, hits: int, high: dict[int, boo
     return f"{counted}." if any(high.values()) else f"{counted}: near 0, trunk and twin stay linearly connected."
 
 
-def _control(twins: Table, main: Comparison) -> str:
-    """State the largest barrier of the low-learning-rate control."""
-    grid = spreads(twins_only(twins, LOW_LR), ("horizon", "spawn_step"), "barrier")
-    if not grid:
-        return ""
-    return f" Low-learning-rate control: at most {between(*[max(s.high for s in grid.values())] * 2)}."
+def _largest(twins: Table) -> str:
+    """State the largest barrier anywhere, of the runs and of the low-learning-rate control."""
+    found = {variant: spreads(twins_only(twins, variant), ("spawn_step",), "barrier") for variant in (MAIN, LOW_LR)}
+    largest = {v: pretty(max(s.high for s in grid.values())) for v, grid in found.items() if grid}
+    control = f", {largest[LOW_LR]} in the low-learning-rate control" if LOW_LR in largest else ""
+    return f" The largest barrier at any spawn step is {largest[MAIN]}{control}."

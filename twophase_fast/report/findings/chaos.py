@@ -33,8 +33,10 @@ def chaos_finding(run: Run) -> Finding | None:
         return None
     control = falls(compare(twins, LOW_LR, "dissimilarity", like=main))
     outcome = _outcome(falls(main), control)
-    sentence = f"{_opening(outcome, main, control)} {_control(control)}{_reversed(twins)}{_ceiling(run, main)}"
-    return Finding("Chaos effect", outcome, sentence, CRITERION)
+    sentence = f"{_opening(outcome, main)} {_control(control)}{_reversed(twins)}{_ceiling(run, main)}"
+    everywhere = all(min(falls(entry)) >= CHAOS_FALL for entry in compare_all(twins, MAIN, "dissimilarity"))
+    scope = f"at h = {main.horizon}" if outcome == "seen" and not everywhere else ""
+    return Finding("Chaos effect", outcome, sentence, CRITERION, scope)
 
 
 def _outcome(main: list[float], control: list[float]) -> Outcome:
@@ -43,7 +45,7 @@ def _outcome(main: list[float], control: list[float]) -> Outcome:
     return "partly" if any(value >= CHAOS_FALL for value in control) else "seen"
 
 
-def _opening(outcome: Outcome, main: Comparison, control: list[float]) -> str:
+def _opening(outcome: Outcome, main: Comparison) -> str:
     drops = falls(main)
     first, last = mean(main.first.values()), mean(main.last.values())
     change = (
@@ -56,8 +58,8 @@ def _opening(outcome: Outcome, main: Comparison, control: list[float]) -> str:
         return f"No effect seen: {change}; the ratio is {factors(drops)}, {reached}."
     if outcome == "partly":
         return (
-            f"Not distinguished from the control: {change}, a fall by {factors(drops)}, but the low-learning-rate "
-            "control falls as well."
+            f"Seen {in_seeds(drops)}, but in the low-learning-rate control too, so not distinguished from it: {change}"
+            f", a fall by {factors(drops)}."
         )
     return f"Chaos effect seen {in_seeds(drops)}: {change}, a fall by {factors(drops)}."
 
@@ -73,22 +75,22 @@ def _reversed(twins: Table) -> str:
     opposite = [entry for entry in compare_all(twins, MAIN, "dissimilarity") if min(falls(entry)) < 1]
     if not opposite:
         return ""
-    listed = ", ".join(f"h = {entry.horizon} ({factors(falls(entry))})" for entry in opposite)
-    return f" At {listed} the order is reversed in at least one seed."
+    listed = ", ".join(f"h = {entry.horizon} {_opposite(falls(entry))}" for entry in opposite)
+    return f" The order is the opposite, late twins further apart than early ones, at {listed}."
+
+
+def _opposite(values: list[float]) -> str:
+    return f"({factors(values)}, {some_seeds(sum(value < 1 for value in values), len(values))})"
 
 
 def _ceiling(run: Run, main: Comparison) -> str:
-    """Relate C to the distance between independently seeded runs, at the last step they were compared."""
+    """Relate C of the early twins to the distance between independently seeded runs at the same step."""
     ceilings = spreads(run.table("ceilings"), ("variant", "step"), "dissimilarity", repeat="seed_b")
-    steps = [step for variant, step in ceilings if variant == MAIN]
-    if not steps:
+    found = ceilings.get((MAIN, main.earliest + main.horizon))
+    if found is None or not found.mean:
         return ""
-    ceiling = ceilings[MAIN, max(steps)].mean
-    if not ceiling:
-        return ""
+    ceiling = found.mean
     share = between(
         min(main.first.values()) / ceiling, max(main.first.values()) / ceiling, lambda v: pretty(100 * v, 2)
     )
-    return (
-        f" At spawn step {main.earliest} C is {share} % of its ceiling, the {pretty(ceiling)} between independent runs."
-    )
+    return f" At spawn step {main.earliest} C is {share} % of its ceiling ({pretty(ceiling)}, runs of different seeds)."

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from twophase_fast.report.cone_series import drift, half_angles, primary_output, spacings
+from twophase_fast.report.cone_series import drift, half_angles, headline_spacing, per_distance, primary_output
 from twophase_fast.report.data import LOW_LR, MAIN, Run
 from twophase_fast.report.findings.verdict import Finding, Outcome, factors, fall, in_seeds, some_seeds
 from twophase_fast.report.numbers import between, pretty
@@ -17,9 +17,10 @@ ANGLE_FALL = 1.5
 """The half-angle at the first probe step must be at least this many times that at the last one."""
 
 CRITERION = (
-    f"Seen when, from the first probe step to the last, S(t, t+dt) at the smallest dt falls at least "
-    f"{DRIFT_FALL:g}× and the half-angle over the fixed window at least {ANGLE_FALL:g}×, each in every seed, while the "
-    "kernel still moves (S > 0), and not each in every seed of the low-learning-rate control."
+    f"Seen when, from the first probe step to the last, S(t, t+dt) falls at least {DRIFT_FALL:g}× and the half-angle "
+    f"over the fixed window at least {ANGLE_FALL:g}×, each in every seed, while the kernel still moves (S > 0), and "
+    "not each in every seed of the low-learning-rate control. dt is the one stored over the widest range of t, the "
+    "smallest if several are."
 )
 
 
@@ -41,13 +42,14 @@ class Fall:
 
 def cone_finding(run: Run) -> Finding | None:
     """Return the verdict on kernel drift and half-angle, or None where fewer than two probe steps were stored."""
-    spacing = next(iter(spacings(run)), None)
+    spacing = headline_spacing(run)
     moved = None if spacing is None else _fall(drift(run, MAIN, primary_output(run), spacing))
     if spacing is None or moved is None:
         return None
     angle = _fall(half_angles(run, MAIN, primary_output(run)))
     outcome = _outcome(moved, angle, _control_falls(run, spacing))
-    sentence = _drift_words(outcome, moved, spacing) + _angle_words(run, angle) + _control_words(run, spacing)
+    sentence = _drift_words(outcome, moved, spacing) + _angle_words(angle) + _ratio_words(run, spacing)
+    sentence += _control_words(run, spacing)
     return Finding("Cone effect", outcome, sentence, CRITERION)
 
 
@@ -86,20 +88,36 @@ def _drift_words(outcome: Outcome, moved: Fall, spacing: int) -> str:
     if outcome == "seen":
         return f"Cone effect seen {in_seeds(values)}: {change}."
     if outcome == "partly":
-        return f"Not distinguished from the control: {change}, but the low-learning-rate control falls as well."
+        too = "but in the low-learning-rate control too, so not distinguished from it"
+        return f"Seen {in_seeds(values)}, {too}: {change}."
     if outcome == "undecided":
         return f"Not decided: {change}."
     hits = sum(value >= DRIFT_FALL for value in values)
     return f"No effect seen: {change}, reaching {DRIFT_FALL:g}× {some_seeds(hits, len(values))}."
 
 
-def _angle_words(run: Run, angle: Fall | None) -> str:
+def _angle_words(angle: Fall | None) -> str:
     if angle is None:
         return " The half-angle over a fixed window was not evaluated at two probe steps."
     return (
         f" The half-angle over the window goes from {between(angle.first.low, angle.first.high)}° at t = "
         f"{angle.first_step} to {between(angle.last.low, angle.last.high)}° at t = {angle.last_step} (over seeds)."
     )
+
+
+def _ratio_words(run: Run, spacing: int) -> str:
+    """State how S per relative parameter distance changes: a fall beyond that of the steps themselves."""
+    ratio = _fall(per_distance(run, MAIN, primary_output(run), spacing))
+    if ratio is None:
+        return ""
+    return (
+        f" For S per relative parameter distance the ratio is {factors(ratio.factors)}{_control_ratio(run, spacing)}."
+    )
+
+
+def _control_ratio(run: Run, spacing: int) -> str:
+    control = _fall(per_distance(run, LOW_LR, primary_output(run), spacing))
+    return "" if control is None else f" ({factors(control.factors)} in the control)"
 
 
 def _control_words(run: Run, spacing: int) -> str:

@@ -57,7 +57,8 @@ def _sentence(outcome: Outcome, main: Comparison, hits: int) -> str:
     if outcome == "seen":
         return f"A drop with the spawn step is seen {in_seeds(main.first)}: {change}."
     if outcome == "partly":
-        return f"Not distinguished from the control: {change}, but the low-learning-rate control drops as well."
+        too = "but in the low-learning-rate control too, so not distinguished from it"
+        return f"Seen {in_seeds(main.first)}, {too}: {change}."
     return f"No effect seen: {change}; a drop beyond the sampling error {some_seeds(hits, len(main.first))}."
 
 

@@ -12,7 +12,7 @@ Outcome: TypeAlias = Literal["seen", "partly", "none", "undecided", "pass", "fai
 
 OUTCOME_LABELS: Mapping[Outcome, str] = {
     "seen": "effect seen",
-    "partly": "not distinguished",
+    "partly": "in the control too",
     "none": "no effect seen",
     "undecided": "not decided",
     "pass": "holds",
@@ -22,17 +22,26 @@ OUTCOME_LABELS: Mapping[Outcome, str] = {
 
 @dataclass(frozen=True)
 class Finding:
-    """A verdict on one effect: outcome, the sentence that says it in numbers, the criterion behind it."""
+    """A verdict on one effect.
+
+    Attributes:
+        effect: Its name.
+        outcome: The verdict.
+        sentence: What the data show, in numbers.
+        criterion: What decided.
+        scope: Where the outcome holds, if not everywhere.
+    """
 
     effect: str
     outcome: Outcome
     sentence: str
     criterion: str
+    scope: str = ""
 
     @property
     def label(self) -> str:
-        """The outcome in words."""
-        return OUTCOME_LABELS[self.outcome]
+        """The outcome in words, with where it holds if not everywhere."""
+        return f"{OUTCOME_LABELS[self.outcome]} {self.scope}".strip()
 
 
 def fall(first: float, last: float) -> float:
