@@ -1,0 +1,63 @@
+"""Options of the suites, and one JSON file of rows at the end (`--rows`)."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from benchmarks.workloads import of_suite
+
+SUITES = ("default", "large", "smoke")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add `--suite`, `--rows` and `--seconds`."""
+    parser.addoption("--suite", default="default", choices=SUITES, help="which workloads")
+    parser.addoption("--rows", default=None, help="write the rows of the tables to this JSON file")
+    parser.addoption("--seconds", default=5.0, type=float, help="time to spend on repeats of one measurement")
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """One kernel test per workload of the suite and peer."""
+    if {"workload", "peer"} <= set(metafunc.fixturenames):
+        rows = of_suite(metafunc.config.getoption("--suite"))
+        pairs = [(row, peer) for row in rows for peer in ("twophase_fast", *row.peers)]
+        metafunc.parametrize(("workload", "peer"), pairs, ids=[f"{row.name}-{peer}" for row, peer in pairs])
+
+
+class Rows:
+    """Rows of both tables, collected over the session."""
+
+    def __init__(self) -> None:
+        self.entk: list[dict] = []
+        self.ops: list[dict] = []
+        self.peaks: dict[str, float] = {}
+
+
+@pytest.fixture(scope="session")
+def rows(request: pytest.FixtureRequest):
+    """Collector of rows; written to `--rows` when the session ends."""
+    collected = Rows()
+    yield collected
+    target = request.config.getoption("--rows")
+    if target:
+        Path(target).write_text(json.dumps(vars(collected)))
+
+
+@pytest.fixture
+def timed(benchmark, request: pytest.FixtureRequest):
+    """Time a function: one warm-up call, then as many rounds as fit into `--seconds`, between 1 and 30."""
+    import time
+
+    def measure(function) -> dict[str, float]:
+        started = time.perf_counter()
+        function()
+        first = time.perf_counter() - started
+        rounds = int(min(30, max(1, request.config.getoption("--seconds") // max(first, 1e-9))))
+        benchmark.pedantic(function, rounds=rounds, iterations=1)
+        stats = benchmark.stats.stats
+        return {"seconds": stats.min, "median": stats.median, "rounds": rounds}
+
+    return measure

@@ -1,0 +1,96 @@
+"""Run the suites, write `results/*.json` and the tables of README.md.
+
+python -m benchmarks.run                      everything but what needs tens of GB
+python -m benchmarks.run --suite smoke        a few seconds, to see that it works; writes nothing by default
+python -m benchmarks.run -k "vgg16 or mlp"    some of it (pytest's -k)
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmarks import readme
+from benchmarks.claims import CLAIMS, describe
+from twophase_fast.storage.provenance import collect
+
+HERE = Path(__file__).parent
+FILES = {"entk": "test_entk.py", "ops": "test_ops.py"}
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run; returns pytest's exit status."""
+    options = _options(arguments)
+    with tempfile.TemporaryDirectory() as folder:
+        rows = Path(folder) / "rows.json"
+        status = _pytest(options, rows)
+        if not rows.exists():
+            return status
+        results = _results(json.loads(rows.read_text()), options.suite)
+    _report(results)
+    if (options.suite != "smoke" and options.k is None) or options.out:
+        _save(results, Path(options.out) if options.out else _default_path(results))
+        _update_readme(results, options.readme)
+    return status
+
+
+def _options(arguments: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.run", description=__doc__.splitlines()[0])
+    parser.add_argument("--suite", default="default", choices=("default", "large", "smoke"))
+    parser.add_argument("--seconds", default=5.0, type=float, help="time for repeats of one measurement")
+    parser.add_argument("-k", default=None, help="only tests that match, as in pytest; then nothing is written")
+    parser.add_argument("--only", default=None, choices=sorted(FILES), help="only kernels, or only ops")
+    parser.add_argument("--out", default=None, help="where to write the results (default: results/DATE-MACHINE.json)")
+    parser.add_argument("--readme", default=str(readme.README), help="file whose tables are replaced")
+    return parser.parse_args(arguments)
+
+
+def _pytest(options: argparse.Namespace, rows: Path) -> int:
+    files = [str(HERE / file) for name, file in FILES.items() if options.only in (None, name)]
+    command = [sys.executable, "-m", "pytest", *files, "-p", "no:cacheprovider", "-q", f"--rows={rows}"]
+    command += [f"--suite={options.suite}", f"--seconds={options.seconds}", "--benchmark-columns=min,median,rounds"]
+    command += ["-k", options.k] if options.k else []
+    return subprocess.run(command, cwd=HERE.parent).returncode
+
+
+def _results(rows: dict[str, Any], suite: str) -> dict[str, Any]:
+    results = {"suite": suite, "environment": collect(), "threads": torch.get_num_threads(), **rows}
+    results["claims"] = [claim.check(rows["entk"]) for claim in CLAIMS]
+    return results
+
+
+def _default_path(results: dict[str, Any]) -> Path:
+    hardware = results["environment"]["hardware"]
+    machine = re.sub(r"[^a-z0-9]+", "-", f"{hardware['processor']} {results['threads']} threads".lower()).strip("-")
+    return HERE / "results" / f"{results['environment']['time'][:10]}-{machine}-{results['suite']}.json"
+
+
+def _report(results: dict[str, Any]) -> None:
+    print("\n" + readme.tables(results) + "\n")
+    for claim in results["claims"]:
+        print(describe(claim))
+
+
+def _save(results: dict[str, Any], path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+    print(f"\nwritten to {path}")
+
+
+def _update_readme(results: dict[str, Any], target: str) -> None:
+    try:
+        readme.update(Path(target), readme.tables(results))
+    except (OSError, ValueError) as error:
+        print(f"the tables were not put into {target}: {error}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,125 @@
+"""The benchmark harness: its truth is true, its checks refuse, its tables say what the results say."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from benchmarks import accuracy, memory, peers, readme, truth
+from benchmarks.claims import CLAIMS, Claim, describe
+from benchmarks.op_workloads import DEFAULT, SMOKE
+from benchmarks.workloads import WORKLOADS, of_suite
+from twophase_fast.ntk import naive_entk
+
+RESULTS = {
+    "environment": {
+        "time": "2026-01-02T03:04:05+00:00",
+        "hardware": {"processor": "CPU", "cpu_capability": "AVX2"},
+        "versions": {"torch": "2", "python": "3"},
+    },
+    "threads": 2,
+    "peaks": {"gemm_flops": 1.8e11, "read_bandwidth": 2.0e10},
+    "entk": [
+        {"workload": "a", "title": "A", "peer": "twophase_fast", "status": "timed", "seconds": 0.02,
+         "peak_bytes": 10_000_000, "error": 2e-7},
+        {"workload": "a", "title": "A", "peer": "torch.func", "status": "timed", "seconds": 1.0,
+         "peak_bytes": 5_000_000_000, "error": 3e-7},
+        {"workload": "b", "title": "B", "peer": "torchjd", "status": "refuses", "reason": "BatchNorm"},
+    ],
+    "ops": [
+        {"op": "gram", "sizes": {"n": 3, "m": 0}, "backend": "cpu", "status": "timed", "seconds": 2.0, "error": 1e-7,
+         "of_gemm": 0.5, "of_bandwidth": 0.25},
+        {"op": "gram", "sizes": {"n": 3}, "backend": "triton", "status": "wrong", "error": 1.0},
+    ],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", [row.name for row in of_suite("smoke")])
+def test_truth_equals_the_definition_whatever_the_groups(name, monkeypatch):
+    row = WORKLOADS[name]
+    model, x = row.build()
+    expected = naive_entk(model.double(), x[:2].double(), output=row.output)
+    for group_bytes in (1 << 30, 1 << 18):
+        monkeypatch.setattr(truth, "GROUP_BYTES", group_bytes)
+        torch.testing.assert_close(truth.naive_kernel(model, x[:2], row.output), expected, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("peer", peers.PEERS)
+def test_peers_compute_the_same_kernel(peer):
+    if peer == "torchjd":
+        pytest.importorskip("torchjd")
+    model, x = WORKLOADS["smoke-mlp"].build()
+    kernel = peers.run(peer, model, x, "full")
+    assert accuracy.relative_error(kernel, naive_entk(model.double(), x.double())) < 1e-5
+    assert accuracy.symmetry_error(kernel) < 1e-5
+
+
+def test_errors_catch_what_is_wrong():
+    true = torch.ones(2, 2, dtype=torch.float64)
+    assert accuracy.relative_error(true, true) == 0
+    assert accuracy.relative_error(2 * true, true) == 1
+    assert accuracy.relative_error(true[:1], true) == float("inf")
+    assert accuracy.relative_error(true * float("nan"), true) == float("inf")
+    assert accuracy.symmetry_error(torch.tensor([[1.0, 2.0], [1.0, 2.0]])) == 0.5
+
+
+def test_workloads_are_reproducible_and_rows_of_ops_exist():
+    for row in of_suite("smoke"):
+        (first, x), (second, y) = row.build(), row.build()
+        assert torch.equal(x, y)
+        assert all(torch.equal(a, b) for a, b in zip(first.state_dict().values(), second.state_dict().values()))
+    for work in (*DEFAULT, *SMOKE):
+        assert work.case.name == work.op
+        assert work.bytes(work.sizes) > 0
+
+
+def test_peak_memory_is_measured_in_a_child():
+    """The Jacobian of the small MLP for 8 samples of 10 outputs takes 8 MB."""
+    increase = memory.peak_increase("smoke-mlp", "torch.func")
+    assert increase is None or 8 * 10 * (784 * 32) * 4 < increase < 1e9
+    with pytest.raises(RuntimeError, match="nobody"):
+        memory.peak_increase("smoke-mlp", "nobody")
+
+
+def test_claims_name_workloads_and_are_checked():
+    assert all(claim.workload in WORKLOADS and claim.peer in WORKLOADS[claim.workload].peers for claim in CLAIMS)
+    rows = RESULTS["entk"]
+    held = Claim("a", "torch.func", faster=40, memory=0.5).check(rows)
+    assert held["holds"] is True
+    assert held["measured_faster"] == pytest.approx(50)
+    assert "holds" in describe(held)
+    assert Claim("a", "torch.func", faster=60).check(rows)["holds"] is False
+    assert Claim("a", "torch.func", faster=40, memory=1e-4).check(rows)["holds"] is False
+    assert "not measured" in describe(Claim("b", "torchjd", faster=1).check(rows))
+
+
+def test_tables_replace_what_stands_between_the_markers(tmp_path):
+    page = tmp_path / "README.md"
+    page.write_text(f"# Title\n\n{readme.START}\nold\n{readme.END}\n\nafter\n")
+    readme.update(page, readme.tables(json.loads(json.dumps(RESULTS))))
+    text = page.read_text()
+    assert text.startswith("# Title\n\n")
+    assert text.endswith(f"{readme.END}\n\nafter\n")
+    assert "old" not in text
+    assert "| A | 20 ms, 10 MB, error 2e-07 | 1 s, 5 GB, error 3e-07 | – |" in text
+    assert "| B | – | – | refuses |" in text
+    assert "| gram | n=3 | cpu | 2 s | 50% | 25% | 1e-07 |" in text
+    assert "| gram | n=3 | triton | wrong | | | 1e+00 |" in text
+    assert "180 GFLOP/s" in text
+    readme.update(page, "again")
+    assert page.read_text().count("again") == 1
+
+
+def test_a_page_without_markers_is_refused(tmp_path):
+    page = tmp_path / "README.md"
+    for content in ("nothing", readme.START, f"{readme.END}\n{readme.START}"):
+        page.write_text(content)
+        with pytest.raises(ValueError, match="needs one line"):
+            readme.update(page, "x")
+        assert page.read_text() == content
