@@ -71,13 +71,18 @@ inline void product_panel(int64_t columns, int64_t i, int64_t last, int64_t j, i
   }
 }
 
+constexpr int64_t all_rows = int64_t{1} << 62;
+
 // All tiles of C[m, n], panel by panel: a right panel stays in L1 while the left operand streams by. The
-// right operand must be readable up to the next multiple of `lanes` columns.
+// right operand must be readable up to the next multiple of `lanes` columns. With `diagonal` = d only entries
+// i <= j + d are wanted, and tiles without any are left out.
 template <class S, class Epilogue>
 inline void product(int64_t m, int64_t n, int64_t k, const Operand<typename S::T>& a,
-                    const Operand<typename S::T>& b, const Epilogue& epilogue) {
-  for (int64_t j = 0; j < n; j += panel_width<S>)
-    product_panel<S, S::vectors>(n - j, 0, m, j, k, a, b, epilogue);
+                    const Operand<typename S::T>& b, const Epilogue& epilogue, int64_t diagonal = all_rows) {
+  for (int64_t j = 0; j < n; j += panel_width<S>) {
+    const int64_t wanted = j + panel_width<S> + diagonal;
+    product_panel<S, S::vectors>(n - j, 0, wanted < m ? wanted : m, j, k, a, b, epilogue);
+  }
 }
 
 // The same tiles row by row, so that rows of C are written from end to end: for short k, where writing is the

@@ -38,7 +38,7 @@ class BlockDriver {
  private:
   int64_t size_of_block(const FactoredSide<T>& side) const {
     const int64_t rows = method_ == GramMethod::pointwise ? side.classes : side.positions;
-    return block_size(side, rows, blocks_.rows, threads_);
+    return block_size(side, rows, blocks_.rows);
   }
 
   void multiply(PackedSide<T>& left, PackedSide<T>& right, bool upper) {
@@ -48,10 +48,10 @@ class BlockDriver {
     }
     const auto task = [&](int64_t index) -> BlockTask<T> {
       const auto [i, j] = pairs[static_cast<size_t>(index)];
-      return {&f_, left.block(i), right.block(j), blocks_.rows, blocks_.depth};
+      return {&f_, left.block(i), right.block(j), blocks_.rows, blocks_.depth, upper && i == j};
     };
     parallel_tasks(static_cast<int64_t>(pairs.size()), threads_, [&] {
-      auto scratch = std::make_unique<Buffer<T>>(kernels_.block_scratch(task(0)));
+      auto scratch = std::make_unique<Workspace<T>>(kernels_.block_scratch(task(0)));
       return [&, scratch = std::move(scratch)](int64_t index) {
         (method_ == GramMethod::tiles ? kernels_.tiles : kernels_.pointwise)(task(index), scratch->data());
       };

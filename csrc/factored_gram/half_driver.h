@@ -18,7 +18,7 @@ class PaddedCotangents {
     position = up(outputs, lanes);
     g_class = side.positions * position;
     sample = side.classes * g_class;
-    copy_ = std::make_unique<Buffer<T>>(side.samples * sample);
+    copy_ = std::make_unique<Workspace<T>>(side.samples * sample);
     data = copy_->data();
     parallel_tasks(side.samples, threads, [&] { return [&](int64_t n) { copy_sample(side, outputs, n); }; });
   }
@@ -38,8 +38,11 @@ class PaddedCotangents {
     }
   }
 
-  std::unique_ptr<Buffer<T>> copy_;
+  std::unique_ptr<Workspace<T>> copy_;
 };
+
+constexpr int64_t least_tasks =
+    16;  // keeps threads busy; the same for any number of them, so that results are too
 
 template <class T>
 class HalfDriver {
@@ -58,11 +61,11 @@ class HalfDriver {
  private:
   // Left samples group ... end - 1 against all right samples.
   void run_group(int64_t group, int64_t end) {
-    Buffer<T> packed(up((end - group) * f_.left.positions, kernels_.width) * f_.inputs);
+    Workspace<T> packed(up((end - group) * f_.left.positions, kernels_.width) * f_.inputs);
     pack(group, end, packed.data());
     const std::vector<HalfTask<T>> tasks = tasks_of(group, end, packed.data());
     parallel_tasks(static_cast<int64_t>(tasks.size()), threads_, [&] {
-      auto scratch = std::make_unique<Buffer<T>>(kernels_.half_scratch(tasks[0]));
+      auto scratch = std::make_unique<Workspace<T>>(kernels_.half_scratch(tasks[0]));
       return [&, scratch = std::move(scratch)](int64_t i) {
         kernels_.half(tasks[static_cast<size_t>(i)], scratch->data());
       };
@@ -85,8 +88,8 @@ class HalfDriver {
   // The largest tasks, those of the last right samples, come first; few right samples are cut along the left.
   std::vector<HalfTask<T>> tasks_of(int64_t group, int64_t end, const T* packed) const {
     std::vector<HalfTask<T>> tasks;
-    const int64_t parts = (4 * threads_ + f_.right.samples - 1) / std::max<int64_t>(f_.right.samples, 1);
-    const int64_t step = std::max<int64_t>(1, (end - group + parts - 1) / std::max<int64_t>(parts, 1));
+    const int64_t parts = (least_tasks + f_.right.samples - 1) / f_.right.samples;
+    const int64_t step = (end - group + parts - 1) / parts;
     for (int64_t m = f_.right.samples - 1; m >= 0; --m) {
       const int64_t last = f_.symmetric ? std::min(end, m + 1) : end;
       for (int64_t n = group; n < last; n += step) {

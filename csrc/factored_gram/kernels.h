@@ -23,6 +23,7 @@ struct BlockTask {
   const FactoredGram<T>* problem;
   PackedBlock<T> left, right;
   int64_t rows, depth;  // FactoredBlocks
+  bool on_diagonal;     // symmetric and left = right
 };
 
 // Samples n in [first, last) against one sample m, for the method half.

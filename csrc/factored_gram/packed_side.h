@@ -2,10 +2,9 @@
 // instructions.
 #pragma once
 #include <algorithm>
-#include <cmath>
 
-#include "common/buffer.h"
 #include "common/parallel.h"
+#include "common/workspace.h"
 #include "factored_gram/kernels.h"
 
 namespace twophase {
@@ -75,7 +74,7 @@ class PackedSide {
   const FactoredKernels<T>& kernels_;
   const bool pointwise_;
   const int64_t inputs_, outputs_, block_, first_, last_, a_block_, g_block_;
-  Buffer<T> a_, g_;
+  Workspace<T> a_, g_;
 };
 
 // Samples per group such that the packed operands of a group have at most `workspace` elements.
@@ -85,12 +84,16 @@ int64_t group_size(const FactoredGram<T>& f, const FactoredSide<T>& side, int64_
   return up(std::max<int64_t>(block, workspace / std::max<int64_t>(per_sample, 1)), block);
 }
 
-// Samples per block: about `rows` rows, and enough blocks to keep the threads busy.
+// Samples per block: about `rows` rows, in blocks of equal size; at least 8 blocks, to keep threads busy,
+// unless these would be narrower than two registers. The number of threads plays no part, so that results do
+// not depend on it.
 template <class T>
-int64_t block_size(const FactoredSide<T>& side, int64_t rows_per_sample, int64_t rows, int threads) {
-  const auto wanted = static_cast<int64_t>(2 * std::ceil(std::sqrt(2.0 * threads)));
-  const int64_t fits = rows / std::max<int64_t>(rows_per_sample, 1);
-  return std::max<int64_t>(1, std::min(fits, (side.samples + wanted - 1) / wanted));
+int64_t block_size(const FactoredSide<T>& side, int64_t rows_per_sample, int64_t rows) {
+  const int64_t per_sample = std::max<int64_t>(rows_per_sample, 1);
+  const int64_t fits = std::max<int64_t>(1, rows / per_sample);
+  const int64_t spread = std::min<int64_t>(8, std::max<int64_t>(1, side.samples * per_sample / 16));
+  const int64_t blocks = std::max(spread, (side.samples + fits - 1) / fits);
+  return std::max<int64_t>(1, (side.samples + blocks - 1) / blocks);
 }
 
 }  // namespace

@@ -89,10 +89,11 @@ struct PointwiseChunk {
   void run() const {
     const bool contiguous = f.out_e == 1 && f.out_m == f.right.classes;
     const ScaleAndAdd<S> epilogue{weights, to, offsets, columns, contiguous};
+    const int64_t diagonal = task.on_diagonal ? column - row : all_rows;
     for (int64_t q = 0; q < f.outputs; q += task.depth) {
       product<S>(rows, columns, smaller(task.depth, f.outputs - q),
                  panels_at<S>(task.left.g, row, f.outputs, q),
-                 panels_at<S>(task.right.g, column, f.outputs, q), epilogue);
+                 panels_at<S>(task.right.g, column, f.outputs, q), epilogue, diagonal);
     }
   }
 };

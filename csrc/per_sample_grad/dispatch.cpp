@@ -4,8 +4,8 @@
 #include <type_traits>
 #include <vector>
 
-#include "common/buffer.h"
 #include "common/parallel.h"
+#include "common/workspace.h"
 #include "common/x86.h"
 #include "per_sample_grad/kernels.h"
 
@@ -45,7 +45,7 @@ struct Packed {
         line(line_size),
         to(static_cast<size_t>(rows)) {}
 
-  Buffer<T> left, right, line;
+  Workspace<T> left, right, line;
   std::vector<T*> to;
 };
 
