@@ -95,7 +95,8 @@ def test_help_does_not_import_heavy_modules():
         (StorageError("disk full"), 1, "twophase: error: disk full"),
         (ConfigError("unknown key"), 2, "twophase: error: unknown key"),
         (PermissionError(13, "Permission denied", "a.h5"), 1, "Permission denied: 'a.h5'"),
-        (KeyboardInterrupt(), 1, "interrupted"),
+        (KeyboardInterrupt(), 1, "twophase: error: interrupted"),
+        (KeyboardInterrupt("stopped; go on with --resume"), 1, "stopped; go on with --resume"),
     ],
 )
 def test_errors_become_one_line_and_a_code(monkeypatch, error, code, words):

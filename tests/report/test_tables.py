@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from twophase_fast.report import summary_tables
+from twophase_fast.report.limits import limits
 from twophase_fast.report.numbers import ascii_number
 from twophase_fast.report.tables import ceiling_sheet, fall_sheet, perturbation_sheet, probe_sheets, twin_sheets
 from twophase_fast.report.tables.text import as_text
@@ -107,3 +108,11 @@ def test_columns_of_text_tables_line_up(make_run):
     lines = as_text(twin_sheets(make_run())[0]).splitlines()
     assert len({len(line) for line in lines[1:-2]}) == 1
     assert np.char.isnumeric(lines[3].split()[0])
+
+
+def test_growing_parameters_are_mentioned_among_the_limits(make_run):
+    run = make_run()
+    assert not [note for note in limits(run) if "parameter norm" in note]
+    for trunk in run.trunks:
+        trunk.metrics["parameter_norm"][1][-1] *= 3
+    assert [note for note in limits(run) if "The parameter norm goes from 9.00 to 34.2" in note]

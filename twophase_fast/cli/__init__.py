@@ -80,8 +80,8 @@ class Program(click.Group):
             return self._fail(_usage(error, name), 2)
         except click.ClickException as error:
             return self._fail(error.format_message(), 1)
-        except click.Abort:
-            return self._fail("interrupted; what was finished is kept (go on with --resume)", 1)
+        except click.Abort as error:
+            return self._fail(str(error.__cause__ or "") or "interrupted", 1)
         except Exception as error:
             if self.debug or not isinstance(error, _expected()):
                 raise

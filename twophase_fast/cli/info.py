@@ -114,4 +114,4 @@ def _section(title: str, values: Mapping[str, Any]) -> Iterator[str]:
     from twophase_fast.report.data import flatten
 
     yield f"\n{title}"
-    yield from (f"  {key} = {value}" for key, value in flatten(values))
+    yield from (f"  {key} = {value}" for key, value in flatten(values) if value not in (None, [], ""))

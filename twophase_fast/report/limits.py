@@ -8,16 +8,20 @@ import numpy as np
 
 from twophase_fast.report import cone_series as cone
 from twophase_fast.report.data import LOW_LR, MAIN, Run, rows, setting, unique, where
-from twophase_fast.report.numbers import count
+from twophase_fast.report.numbers import count, pretty
+from twophase_fast.report.spread import metric_over_steps
 
 FEW_SEEDS = 5
+NORM_CHANGE = 1.5
+"""From this ratio of first and last parameter norm the page mentions it."""
+
 SWALLOWED = 0.5
 """Below this share of changed entries a perturbation was mostly lost to rounding."""
 
 
 def limits(run: Run) -> list[str]:
     """Return the notes on limits, those computed from this run first."""
-    return [*_seeds(run), *_control(run), *_twins(run), *_cone(run)]
+    return [*_seeds(run), *_control(run), *_norm(run), *_twins(run), *_cone(run)]
 
 
 def _seeds(run: Run) -> Iterator[str]:
@@ -35,6 +39,19 @@ def _control(run: Run) -> Iterator[str]:
         yield "No low-learning-rate control was run, so slower learning is not excluded as the cause of any fall."
     if len(seeds) == 1:
         yield "The low-learning-rate control is a single run."
+
+
+def _norm(run: Run) -> Iterator[str]:
+    """Say so where the parameters grew or shrank much: every relative figure divides by their norm."""
+    norms = metric_over_steps(run, MAIN, "parameter_norm")
+    if not norms or not rows(run.table("twins")):
+        return
+    first, last = norms[min(norms)].mean, norms[max(norms)].mean
+    if max(first, last) > NORM_CHANGE * min(first, last):
+        yield (
+            f"The parameter norm goes from {pretty(first)} to {pretty(last)} during training; C, relative distances "
+            "and relative perturbations are measured against the norm of their own step."
+        )
 
 
 def _twins(run: Run) -> Iterator[str]:

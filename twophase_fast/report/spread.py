@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from twophase_fast.report.data import Table, rows
+from twophase_fast.report.data import Run, Table, rows
 
 
 @dataclass(frozen=True)
@@ -64,4 +64,18 @@ def spreads(table: Table, keys: Sequence[str], value: str, repeat: str = "seed")
     return {
         key: Spread(tuple(seed for seed, _ in pairs), tuple(number for _, number in pairs))
         for key, pairs in sorted(groups.items())
+    }
+
+
+def metric_over_steps(run: Run, variant: str, metric: str) -> dict[int, Spread]:
+    """Return step -> spread over seeds of a metric."""
+    gathered: dict[int, list[tuple[int, float]]] = {}
+    for trunk in run.trunks:
+        if trunk.variant == variant and metric in trunk.metrics:
+            for step, value in zip(*trunk.metrics[metric], strict=True):
+                if np.isfinite(value):
+                    gathered.setdefault(int(step), []).append((trunk.seed, float(value)))
+    return {
+        step: Spread(tuple(seed for seed, _ in pairs), tuple(value for _, value in pairs))
+        for step, pairs in sorted(gathered.items())
     }

@@ -11,7 +11,7 @@ from twophase_fast.report.data import Run
 from twophase_fast.report.figures.axes import linear_steps, value_axis
 from twophase_fast.report.figures.block import Block, Panel, describe, draw_panel, legend_of
 from twophase_fast.report.figures.lines import Series, all_values, draw
-from twophase_fast.report.spread import Spread
+from twophase_fast.report.spread import metric_over_steps
 from twophase_fast.report.style import LIGHT, VARIANT_COLORS
 
 READING = (
@@ -57,20 +57,6 @@ def _series(run: Run, metric: str, word: str, *, dashed: bool = False) -> list[S
             color = VARIANT_COLORS.get(variant, LIGHT["ink"])
             made.append(Series(f"{run.label(variant)} {word}".strip(), color, points, dashed))
     return made
-
-
-def metric_over_steps(run: Run, variant: str, metric: str) -> dict[int, Spread]:
-    """Return step -> spread over seeds of a metric."""
-    gathered: dict[int, list[tuple[int, float]]] = {}
-    for trunk in run.trunks:
-        if trunk.variant == variant and metric in trunk.metrics:
-            for step, value in zip(*trunk.metrics[metric], strict=True):
-                if np.isfinite(value):
-                    gathered.setdefault(int(step), []).append((trunk.seed, float(value)))
-    return {
-        step: Spread(tuple(seed for seed, _ in pairs), tuple(value for _, value in pairs))
-        for step, pairs in sorted(gathered.items())
-    }
 
 
 def _changes(run: Run, metric: str) -> bool:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import numpy as np
 
 from twophase_fast.report.data import Run, Table, rows, where
@@ -16,9 +18,9 @@ CRITERION = (
 )
 
 
-def control_maxima(table: Table) -> dict[str, float]:
-    """Return the largest absolute value of each measure over the rows (nan where never evaluated)."""
-    return {name: _largest(table[name]) for name in MEASURES if name in table}
+def control_maxima(table: Table, columns: Iterable[str] = MEASURES) -> dict[str, float]:
+    """Return the largest absolute value of each column over the rows (nan where never evaluated)."""
+    return {name: _largest(table[name]) for name in columns if name in table}
 
 
 def _largest(values: np.ndarray) -> float:

@@ -52,9 +52,7 @@ def _control_row(run: Run, variant: str, columns: list[str]) -> list[Cell]:
     controls = where(run.table("twins"), variant=variant, control=1)
     if not rows(controls):
         return [word("control"), word("not run"), *(Cell() for _ in columns)]
-    maxima = control_maxima(controls)
-    extra = {name: float(np.abs(controls[name]).max()) for name in columns if name not in maxima}
-    return [word("control"), word("all"), *(number({**maxima, **extra}[name]) for name in columns)]
+    return [word("control"), word("all"), *(number(value) for value in control_maxima(controls, columns).values())]
 
 
 def fall_sheet(run: Run) -> Sheet | None:
@@ -109,7 +107,7 @@ def perturbation_sheet(run: Run) -> Sheet | None:
         "of",
         "share",
     ]
-    groups = dict.fromkeys(_twin_keys(table))
+    groups = sorted(dict.fromkeys(_twin_keys(table)), key=lambda key: run.variants.index(key[0]))
     body = [
         _perturbation_row(run, where(table, variant=v, spawn_step=t, perturbation=p), v, t, p) for v, t, p in groups
     ]
