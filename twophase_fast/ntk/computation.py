@@ -18,13 +18,14 @@ from twophase_fast.ntk.inputs import Batch
 from twophase_fast.ntk.memory import DEFAULT_SHARE, free_bytes
 from twophase_fast.ntk.plan import Plan, Task, make_plan
 from twophase_fast.ntk.probe import Structure, probe
+from twophase_fast.ntk.shelf import Shelf
 from twophase_fast.ntk.survey import method_of, survey, widest
-from twophase_fast.rules.factors import Factor, compact, concat
+from twophase_fast.rules.factors import Factor, compact
 
 _IRREGULAR_SLICE = 256 * 2**20
 _IRREGULAR_TILE = 64
 
-Tiles = dict[str, list[Factor | None]]
+Shelves = dict[str, Shelf]
 
 
 @dataclass
@@ -135,33 +136,31 @@ class Computation:
                     kernels[name] = _check_finite(accumulator.kernel(), name)
         bar.update(1 if self.right is None else 2)
 
-    def _captured(self, left: Tiles, right: Tiles | None) -> list[str]:
+    def _captured(self, left: Shelves, right: Shelves | None) -> list[str]:
         """Return parameters present on both sides (elsewhere their block is zero), in the model's order."""
         return [n for n in self.function.parameters if n in left and (right is None or n in right)]
 
-    def _capture(self, batch: Batch, structure: Structure, group: tuple[str, ...], bar: tqdm) -> Tiles:
+    def _capture(self, batch: Batch, structure: Structure, group: tuple[str, ...], bar: tqdm) -> Shelves:
         """Return parameter name -> factors of every tile of `batch`."""
-        parts: Tiles = {name: [] for name in group}
+        lengths = [piece.stop - piece.start for piece in self._tiles(batch)]
+        shelves = {name: Shelf(lengths) for name in group}
         for piece in self._tiles(batch):
             tile = batch.take(piece)
             factors = capture(self.function, tile, structure, summed=self.summed, names=group, first=piece.start == 0)
             for name in group:
                 factor = factors.pop(name, None)
-                parts[name].append(factor if factor is None else self._kept(name, factor))
+                shelves[name].put(factor if factor is None else self._kept(name, factor))
             bar.update(1)
-        return {name: tiles for name, tiles in parts.items() if any(t is not None for t in tiles)}
+        return {name: shelf for name, shelf in shelves.items() if not shelf.empty}
 
     def _kept(self, name: str, factor: Factor) -> Factor:
         """Return the form of a factor that is kept until its Gram block: the smaller one where both will do."""
         materialised = self.info.plan.methods.get(name) == "materialise"
         return compact(factor) if materialised else factor
 
-    def _add(
-        self, accumulator: Accumulator, name: str, left: list[Factor | None], right: list[Factor | None] | None
-    ) -> None:
-        one = concat(left, self._lengths(self.left))
-        other = None if right is None else concat(right, self._lengths(self.right))
-        left.clear()
+    def _add(self, accumulator: Accumulator, name: str, left: Shelf, right: Shelf | None) -> None:
+        one = left.take()
+        other = None if right is None else right.take()
         method = self.info.plan.methods.get(name)
         if method is None:
             method = method_of(one, self.output, one.samples if other is None else other.samples)
@@ -171,9 +170,6 @@ class Computation:
     def _tiles(self, batch: Batch) -> list[slice]:
         size = self.info.plan.tile
         return [slice(start, min(start + size, batch.size)) for start in range(0, batch.size, size)]
-
-    def _lengths(self, batch: Batch) -> list[int]:
-        return [piece.stop - piece.start for piece in self._tiles(batch)]
 
     def _plan(self, classes: int) -> Plan:
         task = Task(

@@ -183,10 +183,14 @@ class _Sizer:
         return tile * (self.activation + cotangents + one_class)
 
     def slices(self, group: Sequence[Profile]) -> int:
-        """Bytes of the largest Jacobian slices, and of joining one parameter's tiles."""
+        """Bytes of the largest Jacobian slices; parameters kept materialised need none."""
         sides = 1 if self.task.columns is None else 2
-        wanted = [p.sizes.elements * self.task.classes * self.task.itemsize * self.task.rows for p in group]
-        return sides * min(self.slice_bytes, max(wanted)) + max(self.stored(p) for p in group)
+        wanted = [0]
+        for p in group:
+            jacobian = p.sizes.elements * self.task.classes * self.task.itemsize
+            if jacobian > p.stored_bytes(self.task.classes, self.task.itemsize):
+                wanted.append(jacobian * self.task.rows)
+        return sides * min(self.slice_bytes, max(wanted))
 
     def peak(self, group: Sequence[Profile], tile: int) -> int:
         """Bytes at the peak while one group is computed."""

@@ -1,0 +1,84 @@
+"""Keeping one parameter's factors of all tiles until its Gram block is added.
+
+The first tile allocates room for all samples and every tile is copied into its place, so that no second copy is made
+when the tiles are joined. Tiles that do not match the first (data-dependent programs) are kept apart and joined at the
+end.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import fields, replace
+from itertools import pairwise
+
+import torch
+
+from twophase_fast.rules.factors import Factor, concat
+
+
+class Shelf:
+    """Room for one parameter's factor.
+
+    Args:
+        lengths: Samples of every tile, in order.
+    """
+
+    def __init__(self, lengths: Sequence[int]) -> None:
+        self._lengths = list(lengths)
+        self._tiles: list[Factor | None] = []
+        self._whole: Factor | None = None
+        self._filled = 0
+
+    @property
+    def empty(self) -> bool:
+        """Whether no tile has this parameter."""
+        return self._whole is None and all(tile is None for tile in self._tiles)
+
+    def put(self, factor: Factor | None) -> None:
+        """Keep the next tile's factor; None stands for a tile without this parameter."""
+        if len(self._lengths) > 1 and not self._tiles and factor is not None:
+            self._whole = self._whole or _room(factor, sum(self._lengths))
+        if self._whole is None or factor is None or not _alike(self._whole, factor):
+            self._split()
+            self._tiles.append(factor)
+            return
+        start = sum(self._lengths[: self._filled])
+        for name, room in _parts(self._whole).items():
+            room[start : start + factor.samples] = getattr(factor, name)
+        self._filled += 1
+
+    def take(self) -> Factor:
+        """Return the factor of all samples and let go of it."""
+        whole = self._whole if self._whole is not None else concat(self._tiles, self._lengths)
+        self._whole, self._tiles = None, []
+        return whole
+
+    def _split(self) -> None:
+        """Go over to keeping tiles apart."""
+        if self._whole is None:
+            return
+        bounds = [sum(self._lengths[:k]) for k in range(self._filled + 1)]
+        self._tiles = [_piece(self._whole, slice(a, b)) for a, b in pairwise(bounds)]
+        self._whole = None
+
+
+def _parts(factor: Factor) -> dict[str, torch.Tensor]:
+    values = {f.name: getattr(factor, f.name) for f in fields(factor)}
+    return {name: value for name, value in values.items() if isinstance(value, torch.Tensor)}
+
+
+def _room(factor: Factor, samples: int) -> Factor:
+    """Return an empty factor like `factor` for more samples."""
+    return replace(factor, **{name: t.new_empty((samples, *t.shape[1:])) for name, t in _parts(factor).items()})
+
+
+def _piece(factor: Factor, piece: slice) -> Factor:
+    return replace(factor, **{name: t[piece] for name, t in _parts(factor).items()})
+
+
+def _alike(whole: Factor, factor: Factor) -> bool:
+    if type(whole) is not type(factor):
+        return False
+    shapes = ([t.shape[1:] for t in _parts(f).values()] for f in (whole, factor))
+    settings = ({f.name: getattr(x, f.name) for f in fields(x) if f.name not in _parts(x)} for x in (whole, factor))
+    return len({str(s) for s in shapes}) == 1 and len({str(s) for s in settings}) == 1
