@@ -40,7 +40,7 @@ $(BIN)/python:
 	touch $@
 
 demo: .venv/.demo
-	$(BIN)/twophase demo
+	$(BIN)/twophase demo --overwrite
 
 test: .venv/.test
 	$(BIN)/python -m pytest -q -m 'not full' --durations=10

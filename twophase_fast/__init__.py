@@ -1,5 +1,75 @@
-"""twophase_fast: exact empirical Neural Tangent Kernels, twin runs and kernel trajectories."""
+"""twophase_fast: exact empirical Neural Tangent Kernels, twin runs and kernel trajectories.
 
-from twophase_fast.ntk import entk
+Public names are imported when they are first used, so that `import twophase_fast` and `twophase --help` are fast.
+"""
 
-__all__ = ["entk"]
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from twophase_fast import experiments, measures, ntk, ops, report, rules, storage, training, zoo
+    from twophase_fast._matrix import as_matrix
+    from twophase_fast.experiments import Chaos, Cone, Controls, run_experiment
+    from twophase_fast.measures import kernel_regression
+    from twophase_fast.ntk import Plan, entk, plan
+    from twophase_fast.storage import Trajectory
+    from twophase_fast.training import Tracker
+
+_HOMES = {
+    "entk": "ntk",
+    "plan": "ntk",
+    "Plan": "ntk",
+    "as_matrix": "_matrix",
+    "kernel_regression": "measures",
+    "Trajectory": "storage",
+    "Tracker": "training",
+    "run_experiment": "experiments",
+    "Chaos": "experiments",
+    "Cone": "experiments",
+    "Controls": "experiments",
+}
+_FOLDERS = ("experiments", "measures", "ntk", "ops", "report", "rules", "storage", "training", "zoo")
+
+__all__ = [
+    "Chaos",
+    "Cone",
+    "Controls",
+    "Plan",
+    "Tracker",
+    "Trajectory",
+    "as_matrix",
+    "entk",
+    "experiments",
+    "kernel_regression",
+    "measures",
+    "ntk",
+    "ops",
+    "plan",
+    "report",
+    "rules",
+    "run_experiment",
+    "storage",
+    "training",
+    "zoo",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name or folder on first use.
+
+    Raises:
+        AttributeError: There is no such name.
+    """
+    if name in _FOLDERS:
+        return import_module(f"{__name__}.{name}")
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(set(globals()) | set(__all__))
