@@ -9,7 +9,6 @@ from click.testing import CliRunner
 
 from twophase_fast import zoo
 from twophase_fast.cli import main
-from twophase_fast.cli.entk import parse_size
 from twophase_fast.ntk import entk
 from twophase_fast.storage import Trajectory
 
@@ -103,6 +102,8 @@ def test_data_files(tmp_path, inputs):
         ("their_models:build", "damaged.npy", "cannot read damaged.npy"),
         ("their_models:build", "dict.pt", "holds a dict; expected one tensor"),
         ("their_models:text", "x.npy", "returned a str"),
+        ("resnet20", "x.npy", "the model cannot take this data (a sample is [4] float32)"),
+        ("resnet20", "fashion-mnist-subset", "--model-arg in_channels=1"),
         ("their_models:nothing", "x.npy", "no parameter"),
         ("no_such_model", "x.npy", "no_such_model"),
         ("their_models:missing", "x.npy", "missing"),
@@ -134,8 +135,17 @@ def test_existing_output_is_kept(tmp_path, inputs, name):
     assert out.read_bytes() != before
 
 
-@pytest.mark.parametrize(
-    ("text", "size"), [("500MB", 500_000_000), ("2 GiB", 2**31), ("1e9", 10**9), ("10b", 10), ("1.5kib", 1536)]
-)
-def test_sizes(text, size):
-    assert parse_size(text) == size
+def test_budget_is_kept_to(tmp_path, inputs):
+    assert invoke("their_models:build", inputs, "--out", tmp_path / "k.npy", "--memory-budget", "1 GB").exit_code == 0
+    result = invoke("their_models:build", inputs, "--out", tmp_path / "small.npy", "--memory-budget", "10 B")
+    assert result.exit_code == 1
+    assert not (tmp_path / "small.npy").exists()
+
+
+def test_dry_run_prints_the_plan_and_writes_nothing(tmp_path, monkeypatch, inputs):
+    monkeypatch.chdir(tmp_path)
+    before = sorted(tmp_path.iterdir())
+    result = invoke("their_models:build", inputs, "--dry-run")
+    assert result.exit_code == 0, result.stderr
+    assert "0.weight" in result.output
+    assert sorted(tmp_path.iterdir()) == before

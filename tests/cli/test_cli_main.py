@@ -46,7 +46,8 @@ def test_every_command_explains_itself_with_an_example(name):
         (["run"], "give either --config FILE.toml or --preset NAME"),
         (["run", "--preset", "demo", "--config", "x.toml"], "give either"),
         (["entk", "mlp", "x.npy", "--out", "k.txt"], "must end in .h5 or .npy"),
-        (["entk", "mlp", "x.npy", "--out", "k.npy", "--memory-budget", "lots"], "is not a size"),
+        (["entk", "mlp", "x.npy", "--out", "k.npy", "--memory-budget", "lots"], "Invalid value for '--memory-budget'"),
+        (["entk", "mlp", "x.npy"], "Missing option '--out'"),
         (["entk", "mlp", "x.npy", "--out", "k.npy", "--n", "0"], "Invalid value for '--n'"),
     ],
 )

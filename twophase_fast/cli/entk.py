@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,10 +20,27 @@ EXAMPLE = """twophase entk small_cnn fashion-mnist-subset --n 32 --output trace 
 twophase entk mypackage.models:build inputs.npy --out kernel.h5"""
 
 
+def _size(_: click.Context, __: click.Parameter, text: str | None) -> int | None:
+    """Read a size, refusing what is none as bad usage.
+
+    Raises:
+        BadParameter: The text is not a size.
+    """
+    if text is None:
+        return None
+    from twophase_fast._types import InputError
+    from twophase_fast.ntk.memory import parse_bytes
+
+    try:
+        return parse_bytes(text)
+    except InputError as error:
+        raise click.BadParameter(str(error)) from error
+
+
 @click.command("entk", cls=Command, example=EXAMPLE)
 @click.argument("model")
 @click.argument("data")
-@click.option("--out", type=click.Path(path_type=Path), required=True, metavar="K.h5|K.npy", help="Where to write it.")
+@click.option("--out", type=click.Path(path_type=Path), metavar="K.h5|K.npy", help="Where to write it.")
 @click.option(
     "--output",
     type=click.Choice(["full", "trace", "diagonal", "sum"]),
@@ -40,24 +58,26 @@ twophase entk mypackage.models:build inputs.npy --out kernel.h5"""
     show_default=True,
     help="Accuracy of the contractions; highest is IEEE.",
 )
-@click.option("--memory-budget", metavar="SIZE", help="Stay inside this much memory, for example 2GB.")
+@click.option("--memory-budget", metavar="SIZE", callback=_size, help='Stay inside this much memory, such as "2 GB".')
 @click.option("--seed", type=int, default=0, show_default=True, help="Seed of the model's initial weights.")
 @click.option("--model-arg", "arguments", multiple=True, metavar="KEY=VALUE", help="Argument of the model factory.")
 @click.option(
     "--data-dir", type=click.Path(path_type=Path), metavar="FOLDER", help="Where Fashion-MNIST or CIFAR-10 is."
 )
+@click.option("--dry-run", is_flag=True, help="Print the plan (methods, FLOPs, bytes) and compute nothing.")
 @overwrite_option
 def command(
     model: str,
     data: str,
-    out: Path,
+    out: Path | None,
     output: str,
     count: int | None,
     precision: str,
-    memory_budget: str | None,
+    memory_budget: int | None,
     seed: int,
     arguments: tuple[str, ...],
     data_dir: Path | None,
+    dry_run: bool,
     overwrite: bool,
 ) -> None:
     """Compute the empirical neural tangent kernel of MODEL on DATA.
@@ -68,55 +88,28 @@ def command(
     DATA is a data set's name (fashion-mnist-subset, fashion-mnist, cifar10: its test images), or a file with the
     samples on the first axis: .npy, .npz (one array) or .pt (one tensor).
     """
-    _check_suffix(out)
-    refuse_existing(out, overwrite)
-    options: dict[str, Any] = {"output": output, "precision": precision}
-    if memory_budget is not None:
-        options["memory_budget"] = parse_size(memory_budget)
+    target = None if dry_run else _checked_target(out, overwrite)
     module = _model(model, seed, arguments)
     samples = _match(_samples(data, count, data_dir), module)
-    kernel = _compute(module, samples, options)
-    _write(out, kernel, samples, {"model": model, "data": data, "seed": seed, **options}, overwrite)
-    click.echo(f"wrote {out}: {output} kernel {'×'.join(map(str, kernel.shape))}, {str(kernel.dtype)[6:]}")
+    _check_fits(module, samples)
+    if target is None:
+        from twophase_fast.ntk import plan
+
+        click.echo(plan(module, samples, output=output, memory_budget=memory_budget))  # type: ignore[arg-type]
+        return
+    kernel = _compute(module, samples, output, precision, memory_budget)
+    config = {"model": model, "data": data, "seed": seed, "output": output, "precision": precision}
+    _write(target, kernel, samples, config, overwrite)
+    click.echo(f"wrote {target}: {output} kernel {'×'.join(map(str, kernel.shape))}, {str(kernel.dtype)[6:]}")
 
 
-def _check_suffix(out: Path) -> None:
+def _checked_target(out: Path | None, overwrite: bool) -> Path:
+    if out is None:
+        raise click.UsageError("Missing option '--out' (or give --dry-run)")
     if out.suffix not in SUFFIXES:
         raise click.UsageError(f"--out {out}: the name must end in .h5 or .npy")
-
-
-def parse_size(text: str) -> int:
-    """Return the bytes of "500MB", "2 GiB" or "1e9".
-
-    Args:
-        text: A number, with or without a unit (powers of 1000 for kB, MB, GB, TB; of 1024 for KiB, MiB, GiB, TiB).
-
-    Returns:
-        Bytes, at least 1.
-
-    Raises:
-        UsageError: Not a size.
-    """
-    units = {
-        "TIB": 2**40,
-        "GIB": 2**30,
-        "MIB": 2**20,
-        "KIB": 2**10,
-        "TB": 1e12,
-        "GB": 1e9,
-        "MB": 1e6,
-        "KB": 1e3,
-        "B": 1,
-    }
-    clean = text.strip().upper()
-    unit = next((name for name in units if clean.endswith(name)), "")
-    try:
-        size = int(float(clean.removesuffix(unit)) * units.get(unit, 1))
-    except (ValueError, OverflowError):
-        size = 0
-    if size < 1:
-        raise click.UsageError(f"--memory-budget {text!r} is not a size; give for example 500MB or 2GiB")
-    return size
+    refuse_existing(out, overwrite)
+    return out
 
 
 def _model(name: str, seed: int, arguments: tuple[str, ...]) -> Any:
@@ -191,10 +184,32 @@ def _match(samples: torch.Tensor, module: Any) -> torch.Tensor:
     return samples.to(first.device, first.dtype if samples.is_floating_point() else samples.dtype)
 
 
-def _compute(module: Any, samples: torch.Tensor, options: dict[str, Any]) -> torch.Tensor:
+def _check_fits(module: Any, samples: torch.Tensor) -> None:
+    """Try the model on two samples: a model made for other data is the commonest mistake.
+
+    Raises:
+        InputError: The model raises.
+    """
+    import torch
+
+    from twophase_fast._types import InputError
+
+    try:
+        with torch.no_grad():
+            module(samples[:2])
+    except (RuntimeError, ValueError, TypeError, IndexError) as error:
+        shape, dtype = list(samples.shape[1:]), str(samples.dtype)[6:]
+        raise InputError(
+            f"the model cannot take this data (a sample is {shape} {dtype}): {error}; change the model with --model-arg, "
+            "for example --model-arg in_channels=1"
+        ) from error
+
+
+def _compute(module: Any, samples: torch.Tensor, output: Any, precision: Any, budget: int | None) -> torch.Tensor:
     from twophase_fast.ntk import entk
 
-    return entk(module, samples, **options).cpu()
+    shown = sys.stderr.isatty()
+    return entk(module, samples, output=output, precision=precision, memory_budget=budget, progress=shown).cpu()
 
 
 def _write(out: Path, kernel: torch.Tensor, samples: torch.Tensor, config: dict[str, Any], overwrite: bool) -> None:
