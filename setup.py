@@ -72,5 +72,6 @@ class BuildKernels(build_ext):
 EXTENSION = Pybind11Extension("twophase_fast._C", SOURCES, depends=HEADERS, include_dirs=["csrc"], cxx_std=17)
 EXTENSION.optional = True
 
-with ParallelCompile():
-    setup(ext_modules=[EXTENSION], cmdclass={"build_ext": BuildKernels})
+if __name__ == "__main__":
+    with ParallelCompile():
+        setup(ext_modules=[EXTENSION], cmdclass={"build_ext": BuildKernels})

@@ -7,7 +7,7 @@ instruction set, strides, threads, poisoned memory, `torch.library.opcheck`, `to
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,7 +20,7 @@ from twophase_fast.ops._checks import ALL_FLOATS, FLOATS
 ODD_SIZES = (1, 2, 3, 4, 5, 6, 7, 8, 9, 15, 16, 17, 31, 32, 33, 63, 64, 65, 97)
 """Sizes around lane widths and micro-tiles."""
 
-Sizes = Mapping[str, int]
+Sizes = dict[str, int]
 Inputs = dict[str, Any]
 
 
@@ -78,7 +78,7 @@ def poison_lower(matrix: torch.Tensor) -> torch.Tensor:
     return matrix.masked_fill_(torch.ones_like(matrix, dtype=torch.bool).tril(-1), torch.nan)
 
 
-def _gram_sizes() -> list[Sizes]:
+def _gram_sizes() -> Sequence[Sizes]:
     """One axis runs through the odd sizes while the others stay; m = 0 stands for y=None, batch = 0 for no batch."""
     sizes = [{"batch": 0, "n": n, "m": 0, "p": 33} for n in ODD_SIZES]
     sizes += [{"batch": 0, "n": 7, "m": m, "p": 19} for m in ODD_SIZES]
