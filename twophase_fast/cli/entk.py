@@ -200,8 +200,8 @@ def _check_fits(module: Any, samples: torch.Tensor) -> None:
     except (RuntimeError, ValueError, TypeError, IndexError) as error:
         shape, dtype = list(samples.shape[1:]), str(samples.dtype)[6:]
         raise InputError(
-            f"the model cannot take this data (a sample is {shape} {dtype}): {error}; change the model with --model-arg, "
-            "for example --model-arg in_channels=1"
+            f"the model cannot take this data (a sample is {shape} {dtype}): {error}; "
+            "change the model with --model-arg, for example --model-arg in_channels=1"
         ) from error
 
 
