@@ -15,7 +15,9 @@ NAMES = {"twophase_fast": "twophase_fast", "torch.func": "torch.func vmap(jacrev
 
 def tables(results: dict[str, Any]) -> str:
     """Both tables and the line about the machine, in Markdown."""
-    parts = [_machine(results), _entk_table(results["entk"])]
+    parts = [_machine(results)]
+    if results["entk"]:
+        parts.append(_entk_table(results["entk"]))
     if results["ops"]:
         parts.append(_ops_table(results["ops"], results["peaks"]))
     return "\n\n".join(parts)

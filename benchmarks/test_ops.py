@@ -34,9 +34,13 @@ def _inputs(work: OpWorkload) -> dict:
     return work.case.inputs(work.sizes, torch.float32)
 
 
+def _widened(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor.double() if tensor.is_floating_point() else tensor
+
+
 def _error(work: OpWorkload, backend: str) -> float:
     """Largest relative error over the values of a result."""
-    wide = pytree.tree_map_only(torch.Tensor, lambda t: t.double(), _inputs(work))
+    wide = pytree.tree_map_only(torch.Tensor, _widened, _inputs(work))
     truth = (
         work.case.truth(_inputs(work))
         if work.case.truth

@@ -1,0 +1,80 @@
+"""Rows in the form of `OP_CASES` for the ops whose benchmark sizes are those of real layers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from twophase_fast import ops
+from twophase_fast.ops._cases import Inputs, OpCase, Sizes, random
+
+
+def _factored(s: Sizes, dtype: torch.dtype, generator: torch.Generator) -> Inputs:
+    a = random(generator, dtype, s["n"], s["t"], s["d"])
+    g = random(generator, dtype, s["n"], s["c"], s["t"], s["p"])
+    return {"a": a, "g": g, "a2": None, "g2": None, "output": "full"}
+
+
+def _linear(s: Sizes, dtype: torch.dtype, generator: torch.Generator) -> Inputs:
+    a = random(generator, dtype, s["n"], s["t"], s["d"])
+    return {"a": a, "g": random(generator, dtype, s["n"], s["c"], s["t"], s["p"])}
+
+
+def _conv(s: Sizes, dtype: torch.dtype, generator: torch.Generator) -> Inputs:
+    x = random(generator, dtype, s["n"], s["d"], s["side"], s["side"])
+    g = random(generator, dtype, s["n"], s["c"], s["p"], s["side"], s["side"])
+    return {"x": x, "g": g, "kernel_size": (3, 3), "padding": (1, 1)}
+
+
+def _conv_operands(inputs: Inputs) -> tuple[Any, ...]:
+    return inputs["x"], inputs["g"], [3, 3], [1, 1], [1, 1], [1, 1], 1
+
+
+def _embedding(s: Sizes, dtype: torch.dtype, generator: torch.Generator) -> Inputs:
+    tokens = torch.randint(s["v"], (s["n"], s["t"]), generator=generator)
+    g = random(generator, dtype, s["n"], s["c"], s["t"], s["p"])
+    return {"tokens": tokens, "g": g, "tokens2": None, "g2": None, "output": "full", "padding_idx": None}
+
+
+ROWS = (
+    OpCase("factored_gram", ops.factored_gram, [], _factored),
+    OpCase("per_sample_grad", ops.per_sample_grad, [], _linear),
+    OpCase("per_sample_conv_grad", ops.per_sample_conv_grad, [], _conv, operands=_conv_operands),
+    OpCase("embedding_gram", ops.embedding_gram, [], _embedding),
+)
+
+
+def factored_flops(s: Sizes) -> float:
+    """N(N+1)/2 pairs of 2T²(d + C²p): the dot products of all pairs of positions, then of all pairs of classes."""
+    return s["n"] * (s["n"] + 1) * s["t"] ** 2 * (s["d"] + s["c"] ** 2 * s["p"])
+
+
+def factored_bytes(s: Sizes) -> float:
+    """Both factors and the result."""
+    return 4 * (s["n"] * s["t"] * (s["d"] + s["c"] * s["p"]) + (s["n"] * s["c"]) ** 2)
+
+
+def linear_flops(s: Sizes) -> float:
+    """2·N·C·T·p·d."""
+    return 2 * s["n"] * s["c"] * s["t"] * s["p"] * s["d"]
+
+
+def linear_bytes(s: Sizes) -> float:
+    """Both factors and the result."""
+    return 4 * s["n"] * (s["t"] * (s["d"] + s["c"] * s["p"]) + s["c"] * s["p"] * s["d"])
+
+
+def conv_flops(s: Sizes) -> float:
+    """2·N·C·Cout·(9·Cin)·positions."""
+    return 2 * s["n"] * s["c"] * s["p"] * 9 * s["d"] * s["side"] ** 2
+
+
+def conv_bytes(s: Sizes) -> float:
+    """Images, cotangents and the result."""
+    return 4 * s["n"] * (s["side"] ** 2 * (s["d"] + s["c"] * s["p"]) + s["c"] * s["p"] * 9 * s["d"])
+
+
+def embedding_bytes(s: Sizes) -> float:
+    """Tokens, cotangents and the result (the work depends on how many tokens match)."""
+    return s["n"] * s["t"] * (8 + 4 * s["c"] * s["p"]) + 4 * (s["n"] * s["c"]) ** 2
