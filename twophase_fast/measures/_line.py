@@ -24,9 +24,10 @@ class Line:
     """
 
     def __init__(self, first: Model, second: Model, model: nn.Module | None) -> None:
-        self.model = model or next((m for m in (first, second) if isinstance(m, nn.Module)), None)
-        if self.model is None:
+        walker = model or next((m for m in (first, second) if isinstance(m, nn.Module)), None)
+        if walker is None:
             raise InputError("two state dicts need an architecture: pass model=")
+        self.model = walker
         self._live = _tensors(self.model)
         self._first, self._second = (_values(source, self.model) for source in (first, second))
 

@@ -44,8 +44,9 @@ def named(source: Parameters, what: str) -> dict[str, torch.Tensor]:
     Raises:
         InputError: Nothing there, or something that is neither a module, a mapping, a sequence nor a tensor.
     """
+    tensors: dict[str, torch.Tensor]
     if isinstance(source, nn.Module):
-        tensors = dict(source.named_parameters())
+        tensors = {name: parameter for name, parameter in source.named_parameters()}  # noqa: C416 (the wider type)
     elif isinstance(source, torch.Tensor):
         tensors = {"(tensor)": source}
     elif isinstance(source, Mapping):

@@ -101,7 +101,7 @@ def _mean(model: nn.Module, pairs: Any, loss_fn: LossFunction | None, metric: st
         outputs = outputs_of(model, inputs)
         if metric == "error":
             total += float((classes(outputs) != targets).sum())
-        else:
+        elif loss_fn is not None:
             total += _summed_loss(loss_fn(outputs, targets), len(outputs))
         samples += len(outputs)
     if samples == 0:

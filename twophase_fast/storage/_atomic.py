@@ -46,10 +46,14 @@ class _Sink(io.RawIOBase):
 
     def sync(self) -> None:
         if self.error is None:
-            self._attempt(lambda: os.fsync(self._file.fileno()) or 0, 0)
+            self._attempt(self._sync_file, 0)
 
     def release(self) -> None:
         self._file.close()
+
+    def _sync_file(self) -> int:
+        os.fsync(self._file.fileno())
+        return 0
 
     def _write_all(self, view: memoryview) -> int:
         done = 0

@@ -43,7 +43,7 @@ def distance_matrix(node: Node, steps: Iterable[int] | None, where: str) -> np.n
 
 
 def _stored_distances(node: Node, steps: list[int]) -> np.ndarray:
-    table = {}
+    table: dict[tuple[int, int], float] = {}
     for piece in node.tables.get(spec.DISTANCES, []):
         table.update(zip(zip(piece["step_a"].tolist(), piece["step_b"].tolist()), piece["distance"].tolist()))
     matrix = np.full((len(steps), len(steps)), np.nan)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -31,7 +32,7 @@ def _content(node: Node) -> Content:
     return Content(
         attrs=node.attrs,
         kernels=_stack(node.kernels) if node.kernels else None,
-        parameters={step: lambda ref=ref: load_tensors(ref) for step, ref in node.parameters.items()},
+        parameters={step: partial(load_tensors, ref) for step, ref in node.parameters.items()},
         metrics={name: join_metric(pieces) for name, pieces in node.metrics.items()},
         tables={name: join_table(pieces) for name, pieces in node.tables.items()},
     )

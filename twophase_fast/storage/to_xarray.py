@@ -12,10 +12,10 @@ from twophase_fast.storage import spec
 if TYPE_CHECKING:
     import xarray
 
-    from twophase_fast.storage.trajectory import Trajectory
+    from twophase_fast.storage.node import StoredNode
 
 
-def dataset(trajectory: Trajectory) -> xarray.Dataset:
+def dataset(trajectory: StoredNode) -> xarray.Dataset:
     """Kernels, metrics and tables of one node, in memory.
 
     Args:
@@ -43,11 +43,11 @@ def dataset(trajectory: Trajectory) -> xarray.Dataset:
     return xr.Dataset(variables, coords=coordinates, attrs=trajectory.attrs)
 
 
-def _metric_steps(trajectory: Trajectory) -> np.ndarray:
+def _metric_steps(trajectory: StoredNode) -> np.ndarray:
     return np.unique(np.concatenate([trajectory.metric(name)[0] for name in trajectory.metrics]))
 
 
-def _metrics(trajectory: Trajectory) -> dict:
+def _metrics(trajectory: StoredNode) -> dict:
     variables = {}
     for name in trajectory.metrics:
         steps, values = trajectory.metric(name)
@@ -58,7 +58,7 @@ def _metrics(trajectory: Trajectory) -> dict:
     return variables
 
 
-def _tables(trajectory: Trajectory) -> dict:
+def _tables(trajectory: StoredNode) -> dict:
     return {
         f"{table}.{name}": ((f"{table}_row",), column)
         for table in trajectory.tables
@@ -66,6 +66,6 @@ def _tables(trajectory: Trajectory) -> dict:
     }
 
 
-def _kernels(trajectory: Trajectory) -> tuple:
+def _kernels(trajectory: StoredNode) -> tuple:
     kernels = np.stack([trajectory.kernel(step).numpy() for step in trajectory.steps])
     return ("kernel_step", *spec.KERNEL_AXES[: kernels.ndim - 1]), kernels
