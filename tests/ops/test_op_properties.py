@@ -14,7 +14,8 @@ import torch
 
 from twophase_fast import _native
 from twophase_fast.ops import _dispatch
-from twophase_fast.ops._cases import OP_CASES, OpCase
+from twophase_fast.ops._case import OpCase
+from twophase_fast.ops._cases import OP_CASES
 
 ROOT = Path(__file__).parents[2]
 CASES = pytest.mark.parametrize("case", OP_CASES, ids=str)
