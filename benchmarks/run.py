@@ -2,7 +2,7 @@
 
 python -m benchmarks.run                      everything but what needs tens of GB
 python -m benchmarks.run --suite smoke        a few seconds, to see that it works; writes nothing by default
-python -m benchmarks.run -k "vgg16 or mlp"    some of it (pytest's -k)
+python -m benchmarks.run -k "vgg16 or mlp"    some of it (as pytest -k); writes nothing by default
 """
 
 from __future__ import annotations
@@ -36,7 +36,8 @@ def main(arguments: list[str] | None = None) -> int:
             return status
         results = _results(json.loads(rows.read_text()), options.suite)
     _report(results)
-    if (options.suite != "smoke" and options.k is None) or options.out:
+    whole = options.suite != "smoke" and options.k is None and options.only is None
+    if whole or options.out:
         _save(results, Path(options.out) if options.out else _default_path(results))
         _update_readme(results, options.readme)
     return status
@@ -46,7 +47,9 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.run", description=__doc__.splitlines()[0])
     parser.add_argument("--suite", default="default", choices=("default", "large", "smoke"))
     parser.add_argument("--seconds", default=5.0, type=float, help="time for repeats of one measurement")
-    parser.add_argument("-k", default=None, help="only tests that match, as in pytest; then nothing is written")
+    parser.add_argument(
+        "-k", default=None, help="only tests that match, as in pytest; nothing is written unless --out is given"
+    )
     parser.add_argument("--only", default=None, choices=sorted(FILES), help="only kernels, or only ops")
     parser.add_argument("--out", default=None, help="where to write the results (default: results/DATE-MACHINE.json)")
     parser.add_argument("--readme", default=str(readme.README), help="file whose tables are replaced")
