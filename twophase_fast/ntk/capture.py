@@ -52,12 +52,12 @@ def capture(
     if first:
         index = structure.sample_index[structure.sample_index < batch.size]
         rows = graph.output.detach()[index.to(graph.output.device)]
-        check_same_rows(rows, structure.sample_output[: len(index)])
+        check_same_rows(rows, structure.graph.output.detach()[: len(index)])
     uses = structure.uses if graph.signature() == structure.signature else irregular_uses(function, graph)
     if names is not None:
         uses = [u for u in (_restricted(u, names) for u in uses) if u.slots]
     cotangents = pull_back(graph, uses, summed=summed)
-    factors = _factors(function, graph, uses, cotangents)
+    factors = factors_of(function, graph, uses, cotangents)
     return factors if names is None else {name: factors[name] for name in factors if name in names}
 
 
@@ -105,7 +105,7 @@ def _store(
     collected[key][:, c].copy_(by_sample)
 
 
-def _factors(function: Function, graph: Graph, uses: Sequence[UseSpec], cotangents: Cotangents) -> dict[str, Factor]:
+def factors_of(function: Function, graph: Graph, uses: Sequence[UseSpec], cotangents: Cotangents) -> dict[str, Factor]:
     """Turn every use's cotangents into factors, freeing them as they are used."""
     parts: dict[str, list[Factor]] = {}
     for spec in uses:

@@ -186,8 +186,7 @@ class Computation:
         budget = self.budget
         if budget is None:
             budget = int(free_bytes(self.function.device) * DEFAULT_SHARE)
-        sides = zip(self._structures, (self.left, self.right))
-        surveys = [survey(self.function, batch, structure) for structure, batch in sides]
+        surveys = [survey(self.function, structure) for structure in self._structures]
         activation = max(s.activation_bytes for s in self._structures)
         return make_plan(widest(surveys), task, activation, budget=budget, tile=self.tile)
 

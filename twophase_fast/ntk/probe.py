@@ -10,7 +10,7 @@ every tile's own graph.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -38,16 +38,16 @@ class Structure:
         uses: Every use of a selected parameter (empty where `signature` is None).
         outputs: Number of outputs C.
         activation_bytes: Bytes of all node outputs per sample (an upper estimate of what a forward keeps).
-        sample_output: Outputs of the probe batch, to compare with the full batch.
-        sample_index: The samples the probe batch was made of.
+        sample_index: The samples the larger tiny batch was made of.
+        graph: Its graph; its outputs are compared with those of the full batch.
     """
 
     signature: list | None
     uses: tuple[UseSpec, ...]
     outputs: int
     activation_bytes: int
-    sample_output: torch.Tensor = field(repr=False)
     sample_index: torch.Tensor = field(repr=False)
+    graph: Graph = field(repr=False)
 
 
 class _IrregularError(Exception):
@@ -56,16 +56,20 @@ class _IrregularError(Exception):
 
 @dataclass(frozen=True)
 class _Run:
-    """The graph of a tiny batch, and the nodes whose outputs grow with the number of samples."""
+    """The graph of a tiny batch, and which of its nodes may be uses."""
 
-    size: int
     graph: Graph
-    growing: frozenset[Node] = frozenset()
+    candidates: tuple[int, ...]
+
+    @property
+    def size(self) -> int:
+        """Number of samples."""
+        return self.graph.output.shape[0]
 
     @cached_property
     def labels(self) -> Labels:
-        """Labels of the growing nodes."""
-        return label(self.graph, [n for n in self.graph.nodes if n in self.growing])
+        """Labels of the candidates' cotangents."""
+        return label(self.graph, [self.graph.nodes[index] for index in self.candidates])
 
 
 def probe(function: Function, batch: Batch) -> Structure:
@@ -85,14 +89,8 @@ def probe(function: Function, batch: Batch) -> Structure:
         pass  # every tile is labelled on its own instead: exact, and slower
     if signature is not None and not uses:
         raise UnsupportedModelError("the output depends on none of the selected parameters; check `params`")
-    output = large.output
-    share = _activation_bytes(large) // output.shape[0]
-    return Structure(signature, uses, output.shape[1], share, output.detach(), _index(batch, _SIZES[1]))
-
-
-def probe_batch(function: Function, batch: Batch) -> Batch:
-    """Return the larger of the two tiny batches, repeating samples where there are too few."""
-    return batch.take(_index(batch, _SIZES[1]).to(function.device))
+    share = _activation_bytes(large) // _SIZES[1]
+    return Structure(signature, uses, large.output.shape[1], share, _index(batch, _SIZES[1]), large)
 
 
 def irregular_uses(function: Function, graph: Graph) -> tuple[UseSpec, ...]:
@@ -148,45 +146,43 @@ def _regular_uses(function: Function, batch: Batch, small: Graph, large: Graph) 
     """
     if small.signature() != large.signature():
         raise _IrregularError
-    grows = [_shapes(small, a) != _shapes(large, b) for a, b in zip(small.nodes, large.nodes)]
-    runs = [_grown(graph, grows) for graph in (small, large)]
-    more: list[_Run] = []
+    growing = {b for a, b in zip(small.nodes, large.nodes) if _shapes(small, a) != _shapes(large, b)}
 
-    def evidence() -> list[_Run]:
-        for size in () if more else _MORE_SIZES:
+    def check(node: Node) -> None:
+        if node is large.output.grad_fn:
+            raise UnsupportedModelError(f"{node.name()} gives one output for all samples")
+
+    found = find_uses(function, large, is_use=lambda n: n in growing, reached=lambda n: True, check_derived=check)
+    candidates = tuple(large.index[node] for node in found)
+    runs = [_Run(graph, candidates) for graph in (small, large)]
+    _check_sorted(runs[0])
+
+    def evidence() -> Iterator[_Run]:
+        yield runs[1]
+        for size in _MORE_SIZES:
             graph = function.graph(batch.take(_index(batch, size).to(function.device)))
             if graph.signature() != large.signature():
                 raise _IrregularError
-            more.append(_grown(graph, grows))
-        return [*runs, *more]
+            yield _Run(graph, candidates)
 
-    run = runs[1]
-    ordered = run.labels.sorted
-
-    def check(node: Node) -> None:
-        if node in run.growing or node is large.output.grad_fn:
-            raise UnsupportedModelError(_mixing(run, node))
-
-    found = find_uses(
-        function,
-        large,
-        is_use=lambda n: ordered.get(n, False),
-        reached=lambda n: n in ordered or n not in run.growing,
-        check_derived=check,
-    )
-    return tuple(
-        UseSpec(
-            large.index[node],
-            node.name(),
-            {j: _layout(runs, node, j, evidence) for j in _outputs(large, run.labels, node)},
-            slots,
-        )
-        for node, slots in found.items()
-    )
+    specs = []
+    for node, slots in found.items():
+        index = large.index[node]
+        layouts = {j: _layout(runs, index, j, evidence) for j in _outputs(small, runs[0].labels, small.nodes[index])}
+        if layouts:
+            specs.append(UseSpec(index, node.name(), layouts, slots))
+    return tuple(specs)
 
 
-def _grown(graph: Graph, grows: list[bool]) -> _Run:
-    return _Run(graph.output.shape[0], graph, frozenset(n for n, g in zip(graph.nodes, grows) if g))
+def _check_sorted(run: _Run) -> None:
+    """Refuse uses whose cotangents mix samples.
+
+    Raises:
+        UnsupportedModelError: One does; the message names the operation nearest to it that keeps samples apart.
+    """
+    for node, ordered in run.labels.sorted.items():
+        if not ordered:
+            raise UnsupportedModelError(_mixing(run.graph, node))
 
 
 def _shapes(graph: Graph, node: Node) -> list[torch.Size]:
@@ -197,20 +193,21 @@ def _outputs(graph: Graph, labels: Labels, node: Node) -> list[int]:
     return [j for j in graph.used_outputs(node) if (node, j) in labels.elements]
 
 
-def _mixing(run: _Run, node: Node) -> str:
+def _mixing(graph: Graph, node: Node) -> str:
     return (
-        f"{_first_sorted(run, node)} mixes samples (entries of the cotangent at {node.name()}, shape "
-        f"{tuple(output_shape(node, 0))} for {run.size} samples, belong to several): a per-sample kernel is not "
-        "defined for this model; remove the coupling (batch statistics?)"
+        f"{_first_sorted(graph, node)} mixes samples (entries of the cotangent at {node.name()}, shape "
+        f"{tuple(output_shape(node, 0))} for {graph.output.shape[0]} samples, belong to several): a per-sample kernel is "
+        "not defined; remove the coupling (batch statistics?)"
     )
 
 
-def _first_sorted(run: _Run, node: Node) -> str:
+def _first_sorted(graph: Graph, node: Node) -> str:
     """Return the name of the nearest node above `node` whose own cotangent is still sorted by sample."""
+    ordered = label(graph).sorted
     pending, seen = [node], {node}
     while pending:
-        for consumer, _, _ in run.graph.consumers.get(pending.pop(0), ()):
-            if run.labels.sorted.get(consumer, False):
+        for consumer, _, _ in graph.consumers.get(pending.pop(0), ()):
+            if ordered.get(consumer, False):
                 return consumer.name()
             if consumer not in seen:
                 seen.add(consumer)
@@ -218,29 +215,26 @@ def _first_sorted(run: _Run, node: Node) -> str:
     return "the model"
 
 
-def _layout(runs: list[_Run], node: Node, j: int, evidence: Callable[[], list[_Run]]) -> Layout:
+def _layout(runs: list[_Run], index: int, j: int, evidence: Callable[[], Iterator[_Run]]) -> Layout:
     """Return the one layout that agrees with both shapes and all labels.
 
     Raises:
         _IrregularError: None does, or several do.
     """
     small, large = runs
-    index = large.graph.index[node]
     shapes = (output_shape(run.graph.nodes[index], j) for run in runs)
-    candidates = _agreeing(list(sample_layout(*shapes, small.size, large.size)), runs, index, j)
-    if len(candidates) > 1:
-        candidates = _agreeing(candidates, evidence(), index, j)
+    candidates = _agreeing(list(sample_layout(*shapes, small.size, large.size)), small, index, j)
+    more = evidence()
+    while len(candidates) > 1 and (run := next(more, None)) is not None:
+        candidates = _agreeing(candidates, run, index, j)
     if len(candidates) != 1:
         raise _IrregularError
     return candidates[0]
 
 
-def _agreeing(candidates: list[Layout], runs: list[_Run], index: int, j: int) -> list[Layout]:
-    for run in runs:
-        labels = run.labels.elements.get((run.graph.nodes[index], j))
-        if labels is not None:
-            candidates = [c for c in candidates if labels_agree(c, labels)]
-    return candidates
+def _agreeing(candidates: list[Layout], run: _Run, index: int, j: int) -> list[Layout]:
+    labels = run.labels.elements.get((run.graph.nodes[index], j))
+    return candidates if labels is None else [c for c in candidates if labels_agree(c, labels)]
 
 
 def _activation_bytes(graph: Graph) -> int:

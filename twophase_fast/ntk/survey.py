@@ -7,12 +7,11 @@ from dataclasses import dataclass
 
 import torch
 
-from twophase_fast.ntk.capture import capture
+from twophase_fast.ntk.capture import factors_of, pull_back
 from twophase_fast.ntk.cost import Method, Sizes
 from twophase_fast.ntk.forward import Function
 from twophase_fast.ntk.graph import Graph, output_shape
-from twophase_fast.ntk.inputs import Batch
-from twophase_fast.ntk.probe import Structure, probe_batch
+from twophase_fast.ntk.probe import Structure
 from twophase_fast.ntk.uses import UseSpec
 from twophase_fast.rules.factors import Conv, Dense, Factor, Lookup
 
@@ -48,11 +47,11 @@ class Profile:
         return factor if self.sizes.kind == "lookup" else min(factor, jacobian)
 
 
-def survey(function: Function, batch: Batch, structure: Structure) -> list[Profile]:
+def survey(function: Function, structure: Structure) -> list[Profile]:
     """Return one profile per selected parameter with a use, in the order the pull-back reaches them."""
-    small = probe_batch(function, batch)
-    graph = function.graph(small)
-    factors = capture(function, small, structure, summed=True)
+    graph = structure.graph
+    cotangents = pull_back(graph, structure.uses, summed=True)
+    factors = factors_of(function, graph, structure.uses, cotangents)
     profiles = [_profile(name, factor, structure.uses, graph) for name, factor in factors.items()]
     return sorted(profiles, key=lambda profile: -profile.depth)
 
