@@ -84,7 +84,7 @@ def test_help_does_not_import_heavy_modules():
         "import sys; from twophase_fast.cli import main\n"
         "try: main(['--help'])\n"
         "except SystemExit: pass\n"
-        "print(sorted({'matplotlib', 'jinja2', 'h5py'} & set(sys.modules)))"
+        "print(sorted({'torch', 'numpy', 'matplotlib', 'jinja2', 'h5py'} & set(sys.modules)))"
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=True)
     assert result.stdout.splitlines()[-1] == "[]"
