@@ -196,8 +196,8 @@ def _outputs(graph: Graph, labels: Labels, node: Node) -> list[int]:
 def _mixing(graph: Graph, node: Node) -> str:
     return (
         f"{_first_sorted(graph, node)} mixes samples (entries of the cotangent at {node.name()}, shape "
-        f"{tuple(output_shape(node, 0))} for {graph.output.shape[0]} samples, belong to several): a per-sample kernel is "
-        "not defined; remove the coupling (batch statistics?)"
+        f"{tuple(output_shape(node, 0))} for {graph.output.shape[0]} samples, belong to several): a per-sample kernel "
+        "is not defined; remove the coupling (batch statistics?)"
     )
 
 
