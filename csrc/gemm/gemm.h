@@ -13,7 +13,7 @@
 // own:
 //
 //   const Gemm<float>& g = gemm<float>(isa);
-//   Buffer<float> scratch(g.scratch_size(m, n, k));                    // common/buffer.h, 64-byte aligned
+//   Workspace<float> scratch(g.scratch_size(m, n, k));                 // common/workspace.h, 64-byte aligned
 //   g.multiply({m, n, k}, {a, lda, 1}, {b, ldb, 1}, {c, ldc, 1}, scratch.data());
 //
 // To use an operand many times, pack it once: pack_left / pack_right, then multiply_packed (no scratch).

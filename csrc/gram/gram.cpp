@@ -4,8 +4,8 @@
 #include <memory>
 #include <vector>
 
-#include "common/buffer.h"
 #include "common/parallel.h"
+#include "common/workspace.h"
 #include "gram/plan.h"
 
 namespace twophase {
@@ -42,8 +42,7 @@ class GramRun {
   void run() {
     const std::vector<GramTask> tasks = list_tasks(p_.batch, p_.n, p_.m, p_.symmetric, plan_);
     parallel_tasks(static_cast<int64_t>(tasks.size()), threads_, [&] {
-      return [&, scratch = std::make_unique<Buffer<T>>(
-                     gemm_.scratch_size(plan_.tile, plan_.tile, plan_.slice_size))](int64_t index) {
+      return [&, scratch = std::make_unique<Workspace<T>>(scratch_size())](int64_t index) {
         multiply(tasks[index], scratch->data());
       };
     });
@@ -51,6 +50,11 @@ class GramRun {
   }
 
  private:
+  int64_t scratch_size() const {
+    return gemm_.scratch_size(std::min(plan_.tile, p_.n), std::min(plan_.tile, p_.m),
+                              std::min(plan_.slice_size, p_.k));
+  }
+
   void multiply(const GramTask& task, T* scratch) {
     const int64_t first = task.slice * plan_.slice_size;
     const GemmShape shape{std::min(plan_.tile, p_.n - task.row), std::min(plan_.tile, p_.m - task.col),
@@ -93,7 +97,7 @@ class GramRun {
   const Gemm<T>& gemm_;
   const int threads_;
   const GramPlan plan_;
-  Buffer<T> partial_;
+  Workspace<T> partial_;
 };
 
 constexpr int64_t kMirrorBlock = 64;
