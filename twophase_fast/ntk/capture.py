@@ -7,7 +7,7 @@ by sample as it arrives: [N, C, *before, outer, inner, *after].
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import torch
 from torch.autograd.graph import GradientEdge
@@ -29,8 +29,8 @@ def capture(
     function: Function,
     batch: Batch,
     structure: Structure,
+    directions: torch.Tensor,
     *,
-    summed: bool,
     names: Collection[str] | None = None,
     first: bool = False,
 ) -> dict[str, Factor]:
@@ -40,7 +40,8 @@ def capture(
         function: Model, output function and selected parameters.
         batch: The samples of one tile.
         structure: What the probe found.
-        summed: Use the single output sum_c f_c / sqrt(C).
+        directions: Rows [K, C]; the factors are those of the K outputs sum_c directions[k, c] f_c (the identity for
+            the model's own outputs), or of directions [K, D] of the features where a readout was cut off.
         names: Parameters to capture (default: all selected); nothing deeper than their uses is pulled back.
         first: The batch starts with the samples the probe ran on; their outputs are then compared, which shows a
             coupling between samples.
@@ -56,9 +57,30 @@ def capture(
     uses = structure.uses if graph.signature() == structure.signature else irregular_uses(function, graph)
     if names is not None:
         uses = [u for u in (_restricted(u, names) for u in uses) if u.slots]
-    cotangents = pull_back(graph, uses, summed=summed)
-    factors = factors_of(function, graph, uses, cotangents)
+    factors = factors_of(function, graph, uses, pull_back(graph, uses, Seeds(graph, directions)))
     return factors if names is None else {name: factors[name] for name in factors if name in names}
+
+
+@dataclass(frozen=True)
+class Seeds:
+    """The cotangents a pull-back starts from: the same direction for every sample.
+
+    Attributes:
+        graph: The tile's graph; it starts at its output [N, C].
+        directions: [K, C].
+    """
+
+    graph: Graph
+    directions: torch.Tensor
+
+    def __len__(self) -> int:
+        return self.directions.shape[0]
+
+    def pull(self, edges: list[GradientEdge], k: int) -> tuple[torch.Tensor | None, ...]:
+        """Return the cotangents of sum_c directions[k, c] f_c at `edges`."""
+        y = self.graph.output
+        seed = self.directions[k].to(y).expand(y.shape)
+        return torch.autograd.grad([y], edges, [seed], retain_graph=True, allow_unused=True)
 
 
 def _restricted(use: UseSpec, names: Collection[str]) -> UseSpec:
@@ -66,32 +88,18 @@ def _restricted(use: UseSpec, names: Collection[str]) -> UseSpec:
     return replace(use, slots=tuple(slot for slot in use.slots if not set(slot.leaves).isdisjoint(names)))
 
 
-def pull_back(graph: Graph, uses: Sequence[UseSpec], *, summed: bool) -> Cotangents:
-    """Return (node position, output index) -> cotangents [N, C, *before, outer, inner, *after]."""
+def pull_back(graph: Graph, uses: Sequence[UseSpec], seeds: Seeds) -> Cotangents:
+    """Return (node position, output index) -> cotangents [N, K, *before, outer, inner, *after]."""
     layouts = {(u.node, j): layout for u in uses for j, layout in u.layouts.items()}
     edges = [GradientEdge(graph.nodes[index], j) for index, j in layouts]
-    seeds = list(_seeds(graph.output, summed=summed))
     collected: Cotangents = {}
-    for c, seed in enumerate(seeds):
-        grads = torch.autograd.grad([graph.output], edges, [seed], retain_graph=True, allow_unused=True)
-        for key, grad in zip(layouts, grads):
+    for k in range(len(seeds)):
+        for key, grad in zip(layouts, seeds.pull(edges, k)):
             if grad is not None:
-                _store(collected, key, layouts[key], grad.detach(), c, len(seeds))
+                _store(collected, key, layouts[key], grad.detach(), k, len(seeds))
             elif key in collected:
-                collected[key][:, c].zero_()
+                collected[key][:, k].zero_()
     return collected
-
-
-def _seeds(output: torch.Tensor, *, summed: bool) -> Iterator[torch.Tensor]:
-    """Yield the cotangents of the output: one basis vector per output, or the normalised sum of all."""
-    count = output.shape[1]
-    if summed:
-        yield torch.full_like(output, count**-0.5, memory_format=torch.contiguous_format)
-        return
-    for c in range(count):
-        seed = torch.zeros_like(output, memory_format=torch.contiguous_format)
-        seed[:, c] = 1
-        yield seed
 
 
 def _store(

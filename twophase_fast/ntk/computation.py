@@ -83,6 +83,7 @@ class Computation:
         self.tile, self.budget, self.per_parameter = tile, budget, per_parameter
         self.info = Info()
         self._structures: list[Structure] = []
+        self._directions = torch.empty(0)
 
     def prepare(self) -> Plan:
         """Probe both sides and return the plan.
@@ -96,7 +97,9 @@ class Computation:
             counts = [s.outputs for s in self._structures]
             if len(set(counts)) > 1:
                 raise InputError(f"x1 gives {counts[0]} outputs and x2 gives {counts[1]}; they must agree")
-            self.info.plan = self._plan(1 if self.summed else counts[0])
+            outputs = torch.eye(counts[0], dtype=torch.float64)
+            self._directions = outputs.sum(0, keepdim=True) * counts[0] ** -0.5 if self.summed else outputs
+            self.info.plan = self._plan(len(self._directions))
         return self.info.plan
 
     def kernels(self, *, progress: bool = False) -> dict[str, torch.Tensor]:
@@ -146,7 +149,7 @@ class Computation:
         shelves = {name: Shelf(lengths) for name in group}
         for piece in self._tiles(batch):
             tile = batch.take(piece)
-            factors = capture(self.function, tile, structure, summed=self.summed, names=group, first=piece.start == 0)
+            factors = capture(self.function, tile, structure, self._directions, names=group, first=piece.start == 0)
             for name in group:
                 factor = factors.pop(name, None)
                 shelves[name].put(factor if factor is None else self._kept(name, factor))
@@ -212,7 +215,7 @@ class Computation:
             for n in range(0 if batch is None else batch.size):
                 piece = batch.take(slice(n, n + 1))
                 structure = probe(self.function, piece)
-                for name, factor in capture(self.function, piece, structure, summed=self.summed).items():
+                for name, factor in capture(self.function, piece, structure, self._directions).items():
                     _check_finite(factor.dense(), name, f" for sample {n} of {label}")
         raise UnsupportedModelError(
             "the kernel has NaN or infinite entries though every Jacobian is finite: their products overflow; rescale "

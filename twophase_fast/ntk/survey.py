@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
-from twophase_fast.ntk.capture import factors_of, pull_back
+from twophase_fast.ntk.capture import Seeds, factors_of, pull_back
 from twophase_fast.ntk.cost import Method, Sizes
 from twophase_fast.ntk.forward import Function
 from twophase_fast.ntk.graph import Graph, output_shape
@@ -50,7 +50,8 @@ class Profile:
 def survey(function: Function, structure: Structure) -> list[Profile]:
     """Return one profile per selected parameter with a use, in the order the pull-back reaches them."""
     graph = structure.graph
-    cotangents = pull_back(graph, structure.uses, summed=True)
+    once = torch.ones(1, structure.outputs, dtype=torch.float64)
+    cotangents = pull_back(graph, structure.uses, Seeds(graph, once))
     factors = factors_of(function, graph, structure.uses, cotangents)
     profiles = [_profile(name, factor, structure.uses, graph) for name, factor in factors.items()]
     return sorted(profiles, key=lambda profile: -profile.depth)
