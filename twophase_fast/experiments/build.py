@@ -63,14 +63,15 @@ def make_factory(config: Config) -> Callable[..., nn.Module]:
     Raises:
         ConfigError: The model is not known, does not take `model_args`, or the device is not there.
     """
-    factory = partial(find_model(config["model"]), **config["model_args"])
+    factory = find_model(config["model"])
     try:
-        inspect.signature(factory).bind_partial()
+        inspect.signature(factory).bind_partial(**config["model_args"])
     except TypeError as error:
         raise ConfigError(
             f"model {config['model']!r} does not take model_args {config['model_args']}: {error}"
         ) from error
     device = _device(config["device"])
+    factory = partial(factory, **config["model_args"])
     layout = torch.channels_last if config["channels_last"] else torch.preserve_format
 
     def make(seed: int) -> nn.Module:

@@ -78,10 +78,11 @@ def _reopened(job: Job, workspace: Workspace) -> Trajectory:
         )
     if stored.attrs.get("complete") and job.out.exists() and not job.parts.exists():
         return stored
+    attrs = stored.attrs if "id" in stored.attrs else _attributes(job)  # cut off between the first two writes
+    workspace.claim(attrs["id"], anew=not stored.children)
     trajectory = Trajectory.append_to(job.out)
-    if "id" not in trajectory.attrs:  # cut off between the first two writes
-        trajectory.set_attrs(_attributes(job))
-    workspace.claim(trajectory.attrs["id"], anew=not trajectory.children)
+    if attrs != stored.attrs:
+        trajectory.set_attrs(attrs)
     return trajectory
 
 

@@ -17,7 +17,7 @@ from twophase_fast.experiments.cone import measure_cone
 from twophase_fast.experiments.job import Job, open_output
 from twophase_fast.experiments.plan import Plan
 from twophase_fast.experiments.progress import Progress
-from twophase_fast.experiments.recipe import Recipe, make_model
+from twophase_fast.experiments.recipe import Recipe
 from twophase_fast.experiments.session import Session, predict
 from twophase_fast.experiments.trunk import train_trunk
 from twophase_fast.experiments.twins import moved_controls, train_twins
@@ -75,14 +75,8 @@ def _measure(session: Session) -> None:
 
 
 def _on_the_models_device(recipe: Recipe, plan: Plan) -> Recipe:
-    """Move test data and probe to the model's device, and make sure that the model takes the data.
-
-    Raises:
-        InputError: It does not, or has nothing to train.
-    """
-    model = make_model(recipe.model_factory, plan.seeds[0])
-    if not any(p.requires_grad for p in model.parameters()):
-        raise InputError("the model has no parameter that requires grad; there is nothing to train")
+    """Move data and probe set to the model's device, and make sure that a trunk can be made and takes the data."""
+    model = recipe.loop(plan.trunks[0]).model
     device = next(model.parameters()).device
     _check_fits(model, recipe)
     moved = {
