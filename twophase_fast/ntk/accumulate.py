@@ -55,6 +55,13 @@ class Accumulator:
         }
         self._sum = torch.zeros(shapes[output], dtype=dtype, device=device)
         self._packed: list[tuple[torch.Tensor, torch.Tensor | None]] = []
+        self._chunk = slice(0, outputs)
+
+    def select(self, chunk: slice) -> None:
+        """Say which outputs the factors added next belong to (a full kernel takes all at once)."""
+        if chunk != self._chunk:
+            self._flush()
+            self._chunk = chunk
 
     def add(self, left: Factor, right: Factor | None, method: Method) -> None:
         """Add the Gram block of one parameter by `method`; `right` is None for the symmetric kernel."""
@@ -71,17 +78,22 @@ class Accumulator:
 
     def kernel(self) -> torch.Tensor:
         """Return the finished kernel: full [N, M, C, C], trace [N, M] or diagonal [N, M, C]."""
+        self.select(slice(0, self.outputs))
         self._flush()
         if self.symmetric:
             ops.symmetrize_(self._sum)
         return self._view()
 
+    def _target(self) -> torch.Tensor:
+        """Return the part of the accumulator that belongs to the selected outputs."""
+        return self._sum[self._chunk] if self.output == "diagonal" else self._sum
+
     def _view(self) -> torch.Tensor:
-        """Return the accumulator in the public axis order (a view)."""
+        """Return the selected part of the accumulator in the public axis order (a view)."""
         if self.output == "full":
             split = self._sum.view(self.rows, self.outputs, self.columns, self.outputs)
             return split.permute(0, 2, 1, 3)
-        return self._sum if self.output == "trace" else self._sum.permute(1, 2, 0)
+        return self._sum if self.output == "trace" else self._target().permute(1, 2, 0)
 
     def _add_dense(self, left: Dense, right: Dense | None) -> None:
         """Collect narrow Jacobians (biases, norms) for one product; add wide ones at once."""
@@ -103,7 +115,7 @@ class Accumulator:
 
     def _add_jacobian(self, left: torch.Tensor, right: torch.Tensor | None) -> None:
         """Add the Gram product of Jacobian slices [N, C, P]."""
-        ops.gram_(self._sum, self._operand(left), None if right is None else self._operand(right))
+        ops.gram_(self._target(), self._operand(left), None if right is None else self._operand(right))
 
     def _operand(self, jacobian: torch.Tensor) -> torch.Tensor:
         if self.output == "full":

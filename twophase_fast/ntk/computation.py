@@ -109,9 +109,15 @@ class Computation:
         kernels: dict[str, torch.Tensor] = {}
         sides = 1 if self.right is None else 2
         tiles = sum(len(self._tiles(side)) for side in (self.left, self.right) if side is not None)
-        with tqdm(total=len(plan.groups) * (tiles + sides), disable=not progress, desc="entk", unit="step") as bar:
+        steps = len(plan.groups) * len(plan.chunks) * (tiles + sides)
+        with tqdm(total=steps, disable=not progress, desc="entk", unit="step") as bar:
             for group in plan.groups:
-                self._group(group, total, kernels, bar)
+                own = {name: total or self._accumulator() for name in group}
+                for chunk in plan.chunks:
+                    self._add_group(group, chunk, own, bar)
+                if self.per_parameter:
+                    found = [name for name in group if name in self.info.methods]
+                    kernels.update({name: _check_finite(own[name].kernel(), name) for name in found})
         if total is not None:
             with self.info.timed("gram"):
                 kernels[""] = total.kernel()
@@ -124,32 +130,30 @@ class Computation:
             kernels = {name: (kernels | zero)[name] for name in self.function.parameters}
         return kernels
 
-    def _group(
-        self, group: tuple[str, ...], total: Accumulator | None, kernels: dict[str, torch.Tensor], bar: tqdm
-    ) -> None:
-        """Capture one group on both sides and add its Gram blocks."""
+    def _add_group(self, group: tuple[str, ...], chunk: slice, own: dict[str, Accumulator], bar: tqdm) -> None:
+        """Capture one group on both sides for some of the outputs and add its Gram blocks."""
         with self.info.timed("capture"):
-            left = self._capture(self.left, self._structures[0], group, bar)
-            right = None if self.right is None else self._capture(self.right, self._structures[1], group, bar)
+            left = self._capture(self.left, self._structures[0], group, chunk, bar)
+            right = None if self.right is None else self._capture(self.right, self._structures[1], group, chunk, bar)
         with self.info.timed("gram"):
             for name in self._captured(left, right):
-                accumulator = total or self._accumulator()
-                self._add(accumulator, name, left.pop(name), None if right is None else right.pop(name))
-                if self.per_parameter:
-                    kernels[name] = _check_finite(accumulator.kernel(), name)
+                own[name].select(chunk)
+                self._add(own[name], name, left.pop(name), None if right is None else right.pop(name))
         bar.update(1 if self.right is None else 2)
 
     def _captured(self, left: Shelves, right: Shelves | None) -> list[str]:
         """Return parameters present on both sides (elsewhere their block is zero), in the model's order."""
         return [n for n in self.function.parameters if n in left and (right is None or n in right)]
 
-    def _capture(self, batch: Batch, structure: Structure, group: tuple[str, ...], bar: tqdm) -> Shelves:
+    def _capture(self, batch: Batch, structure: Structure, group: tuple[str, ...], chunk: slice, bar: tqdm) -> Shelves:
         """Return parameter name -> factors of every tile of `batch`."""
         lengths = [piece.stop - piece.start for piece in self._tiles(batch)]
         shelves = {name: Shelf(lengths) for name in group}
         for piece in self._tiles(batch):
             tile = batch.take(piece)
-            factors = capture(self.function, tile, structure, self._directions, names=group, first=piece.start == 0)
+            factors = capture(
+                self.function, tile, structure, self._directions[chunk], names=group, first=piece.start == 0
+            )
             for name in group:
                 factor = factors.pop(name, None)
                 shelves[name].put(factor if factor is None else self._kept(name, factor))
@@ -185,7 +189,7 @@ class Computation:
         )
         if any(s.signature is None for s in self._structures):
             tile = self.tile or min(_IRREGULAR_TILE, max(task.rows, task.columns or 0))
-            return Plan(task, tile, (tuple(self.function.parameters),), {}, _IRREGULAR_SLICE, 0)
+            return Plan(task, tile, classes, (tuple(self.function.parameters),), {}, _IRREGULAR_SLICE, 0)
         budget = self.budget
         if budget is None:
             budget = int(free_bytes(self.function.device) * DEFAULT_SHARE)

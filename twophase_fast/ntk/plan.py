@@ -2,13 +2,15 @@
 
 Per parameter the cheapest method; the samples of one forward pass (tile); and groups of parameters, in backward
 order, whose factors are held for all samples at a time. Every further group costs another pull-back, which stops at
-the group's deepest layer; fewer groups and larger tiles are faster, so the planner takes the fewest groups that fit.
+the group's deepest layer. Trace and diagonal kernels treat outputs one by one, so they may pull back a chunk of them
+at a time, which costs another forward only. The planner takes what repeats least work.
 
     peak = kernels + factors of one group (all samples) + max(one tile's graph and cotangents, Jacobian slices)
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -18,6 +20,8 @@ from twophase_fast.ntk.survey import Profile
 
 MIB = 2**20
 _TILES = (256, 128, 64, 32, 16, 8, 4, 2, 1)
+_CHUNKS = (1024, 512, 256, 128, 64, 32, 16, 8, 4, 2, 1)
+_FORWARD_COST = 1.5  # one forward pass, in pull-backs of one output
 _SLICE_BYTES = 256 * MIB
 _TRANSIENT_BYTES = 512 * MIB
 _LIBRARY_BYTES = 24 * MIB  # work areas of BLAS and of the threads
@@ -89,6 +93,7 @@ class Plan:
     Attributes:
         task: What is computed.
         tile: Samples per forward pass.
+        chunk: Outputs pulled back at a time (all of them for a full kernel).
         groups: Parameter names held together, in backward order.
         methods: Parameter name -> method.
         slice_bytes: Largest materialised Jacobian slice.
@@ -98,11 +103,17 @@ class Plan:
 
     task: Task
     tile: int
+    chunk: int
     groups: tuple[tuple[str, ...], ...]
     methods: dict[str, Method]
     slice_bytes: int
     peak_bytes: int
     rows: tuple[Row, ...] = field(repr=False, default=())
+
+    @property
+    def chunks(self) -> list[slice]:
+        """Slices of the outputs that are pulled back together."""
+        return [slice(k, min(k + self.chunk, self.task.classes)) for k in range(0, self.task.classes, self.chunk)]
 
     @property
     def total_flops(self) -> float:
@@ -117,8 +128,8 @@ class Plan:
             for r in self.rows
         ]
         total = (
-            f"{self.total_flops / 1e9:.3f} GFLOP in Gram blocks; tiles of {self.tile} samples, {len(self.groups)} "
-            f"group(s); predicted peak {self.peak_bytes / MIB:.0f} MiB over model and inputs"
+            f"{self.total_flops / 1e9:.3f} GFLOP in Gram blocks; tiles of {self.tile} samples, {self.chunk} of "
+            f"{self.task.classes} outputs at a time, {len(self.groups)} group(s); predicted peak {self.peak_bytes / MIB:.0f} MiB over model and inputs"
         )
         return "\n".join([head, *lines, total])
 
@@ -128,16 +139,16 @@ def make_plan(
     task: Task,
     activation_bytes: int,
     *,
-    budget: int | None = None,
+    budget: int,
     tile: int | None = None,
 ) -> Plan:
-    """Return the plan with the fewest groups that fits.
+    """Return the plan with the least repeated work that fits.
 
     Args:
         profiles: Parameters in backward order.
         task: The kernel that is wanted.
         activation_bytes: Bytes a forward keeps, per sample.
-        budget: Bytes that may be used over model and inputs, or None for no limit.
+        budget: Bytes that may be used over model and inputs.
         tile: Samples per forward pass, or None to choose.
 
     Raises:
@@ -145,16 +156,17 @@ def make_plan(
     """
     tiles = [tile] if tile else _tiles(max(task.rows, task.columns or 0))
     sizer = _Sizer(profiles, task, activation_bytes, budget)
-    best: Plan | None = None
+    best, least = None, math.inf
     for size in tiles:
-        groups = sizer.groups(size)
-        if groups is not None and (best is None or len(groups) < len(best.groups)):
-            best = sizer.plan(size, groups)
+        for chunk in _chunks(task):
+            groups = sizer.groups(size, chunk)
+            if groups is not None and (repeats := sizer.repeats(groups, chunk)) < least:
+                best, least = sizer.plan(size, chunk, groups), repeats
     if best is None:
-        least = sizer.smallest(tiles[-1])
+        smallest = sizer.smallest(tiles[-1], _chunks(task)[-1])
         raise InputError(
-            f"memory_budget={budget} bytes ({(budget or 0) / MIB:.0f} MiB) is too small for this kernel; the smallest "
-            f"that works is {least} bytes ({least / MIB:.0f} MiB) over model and inputs"
+            f"memory_budget={budget} bytes ({budget / MIB:.0f} MiB) is too small for this kernel; the smallest that "
+            f"works is {smallest} bytes ({smallest / MIB:.0f} MiB) over model and inputs"
         )
     return best
 
@@ -164,75 +176,86 @@ def _tiles(samples: int) -> list[int]:
     return [samples, *(t for t in _TILES if t < samples)] if samples <= _TILES[0] else list(_TILES)
 
 
+def _chunks(task: Task) -> list[int]:
+    """Return how many outputs may be pulled back at a time, most first; a full kernel needs all of them."""
+    if task.output == "full":
+        return [task.classes]
+    return [task.classes, *(c for c in _CHUNKS if c < task.classes)]
+
+
 class _Sizer:
-    """Predicts bytes for tiles and groups of parameters."""
+    """Predicts bytes for tiles, chunks of outputs and groups of parameters."""
 
-    def __init__(self, profiles: Sequence[Profile], task: Task, activation_bytes: int, budget: int | None) -> None:
+    def __init__(self, profiles: Sequence[Profile], task: Task, activation_bytes: int, budget: int) -> None:
         self.profiles, self.task, self.activation, self.budget = list(profiles), task, activation_bytes, budget
-        spare = _SLICE_BYTES if budget is None else max(budget // 6, 1)
-        self.slice_bytes = min(_SLICE_BYTES, spare)
+        self.slice_bytes = min(_SLICE_BYTES, max(budget // 6, 1))
 
-    def stored(self, profile: Profile) -> int:
+    def stored(self, profile: Profile, chunk: int) -> int:
         """Bytes of one parameter's factor over all samples."""
-        return profile.stored_bytes(self.task.classes, self.task.itemsize) * self.task.samples
+        return profile.stored_bytes(chunk, self.task.itemsize) * self.task.samples
 
-    def transient(self, group: Sequence[Profile], tile: int) -> int:
-        """Bytes of one tile's graph and of the cotangents the group pulls back."""
-        cotangents = self.task.classes * sum(p.transient_bytes for p in group)
-        one_class = sum(p.transient_bytes for p in group)
-        return tile * (self.activation + cotangents + one_class)
+    def transient(self, group: Sequence[Profile], tile: int, chunk: int) -> int:
+        """Bytes of one tile's graph and of the cotangents the group pulls back (one output's twice: as they arrive)."""
+        return tile * (self.activation + (chunk + 1) * sum(p.transient_bytes for p in group))
 
-    def slices(self, group: Sequence[Profile]) -> int:
+    def slices(self, group: Sequence[Profile], chunk: int) -> int:
         """Bytes of the largest Jacobian slices; parameters kept materialised need none."""
         sides = 1 if self.task.columns is None else 2
         wanted = [0]
         for p in group:
-            jacobian = p.sizes.elements * self.task.classes * self.task.itemsize
-            if jacobian > p.stored_bytes(self.task.classes, self.task.itemsize):
+            jacobian = p.sizes.elements * chunk * self.task.itemsize
+            if jacobian > p.stored_bytes(chunk, self.task.itemsize):
                 wanted.append(jacobian * self.task.rows)
         return sides * min(self.slice_bytes, max(wanted))
 
-    def peak(self, group: Sequence[Profile], tile: int) -> int:
+    def peak(self, group: Sequence[Profile], tile: int, chunk: int) -> int:
         """Bytes at the peak while one group is computed."""
-        held = self.task.kernel_bytes + sum(self.stored(p) for p in group) + _LIBRARY_BYTES
-        return held + max(self.transient(group, tile), self.slices(group))
+        held = self.task.kernel_bytes + sum(self.stored(p, chunk) for p in group) + _LIBRARY_BYTES
+        return held + max(self.transient(group, tile, chunk), self.slices(group, chunk))
 
-    def fits(self, group: Sequence[Profile], tile: int) -> bool:
-        """Whether a group can be computed inside the budget."""
-        if self.budget is None:
-            return tile == 1 or self.transient(group, tile) <= _TRANSIENT_BYTES
-        return self.peak(group, tile) <= self.budget
+    def fits(self, group: Sequence[Profile], tile: int, chunk: int) -> bool:
+        """Whether a group can be computed inside the budget, with a tile that is not wastefully large."""
+        small = tile == 1 or self.transient(group, tile, chunk) <= _TRANSIENT_BYTES
+        return small and self.peak(group, tile, chunk) <= self.budget
 
-    def groups(self, tile: int) -> list[list[Profile]] | None:
+    def groups(self, tile: int, chunk: int) -> list[list[Profile]] | None:
         """Return the fewest groups of neighbours that fit, or None where one parameter alone does not."""
         groups: list[list[Profile]] = []
         for profile in self.profiles:
-            if groups and (self.budget is None or self.fits([*groups[-1], profile], tile)):
+            if groups and self.fits([*groups[-1], profile], tile, chunk):
                 groups[-1].append(profile)
-            elif self.fits([profile], tile):
+            elif self.fits([profile], tile, chunk):
                 groups.append([profile])
             else:
                 return None
-        return groups if self.budget is not None or self.fits(self.profiles, tile) else None
+        return groups
 
-    def smallest(self, tile: int) -> int:
+    def repeats(self, groups: Sequence[Sequence[Profile]], chunk: int) -> float:
+        """Return forwards and pull-backs per sample, in units of one pull-back of one output."""
+        chunks = -(-self.task.classes // chunk)
+        return len(groups) * (self.task.classes + _FORWARD_COST * chunks)
+
+    def smallest(self, tile: int, chunk: int) -> int:
         """Return the smallest budget that works, in bytes."""
-        floor = _Sizer(self.profiles, self.task, self.activation, 1)
-        largest = max(floor.peak([p], tile) for p in self.profiles)
-        return int(largest * 1.2)
+        held = self.task.kernel_bytes + _LIBRARY_BYTES
+        own = (self.stored(p, chunk) + self.transient([p], tile, chunk) for p in self.profiles)
+        least = held + max(own)
+        while not all(_Sizer([p], self.task, self.activation, least).fits([p], tile, chunk) for p in self.profiles):
+            least = int(least * 1.1)
+        return least
 
-    def plan(self, tile: int, groups: list[list[Profile]]) -> Plan:
+    def plan(self, tile: int, chunk: int, groups: list[list[Profile]]) -> Plan:
         """Return the finished plan."""
         task = self.task
         rows, methods = [], {}
         for index, group in enumerate(groups):
             for p in group:
-                method = p.sizes.choose(task.output, task.classes, task.rows, task.partners)
+                method = p.sizes.choose(task.output, chunk, task.rows, task.partners)
                 flops = p.sizes.flops(method, task.output, task.classes, task.rows, task.partners) * task.pairs
                 s = p.sizes
                 row = (p.name, p.nodes, s.kind, s.positions, s.inputs, s.outputs, s.elements, method)
-                rows.append(Row(*row, flops, self.stored(p), index))
+                rows.append(Row(*row, flops, self.stored(p, chunk), index))
                 methods[p.name] = method
         names = tuple(tuple(p.name for p in group) for group in groups)
-        peak = max(self.peak(group, tile) for group in groups)
-        return Plan(task, tile, names, methods, self.slice_bytes, peak, tuple(rows))
+        peak = max(self.peak(group, tile, chunk) for group in groups)
+        return Plan(task, tile, chunk, names, methods, self.slice_bytes, peak, tuple(rows))
