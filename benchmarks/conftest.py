@@ -48,14 +48,13 @@ def rows(request: pytest.FixtureRequest):
 
 @pytest.fixture
 def timed(benchmark, request: pytest.FixtureRequest):
-    """Time a function: one warm-up call, then as many rounds as fit into `--seconds`, between 1 and 30."""
-    import time
+    """Time a function that has been called before: as many rounds as fit into `--seconds`, between 1 and 30.
 
-    def measure(function) -> dict[str, float]:
-        started = time.perf_counter()
-        function()
-        first = time.perf_counter() - started
-        rounds = int(min(30, max(1, request.config.getoption("--seconds") // max(first, 1e-9))))
+    `once` is how long that earlier call took.
+    """
+
+    def measure(function, once: float) -> dict[str, float]:
+        rounds = int(min(30, max(1, request.config.getoption("--seconds") // max(once, 1e-9))))
         benchmark.pedantic(function, rounds=rounds, iterations=1)
         stats = benchmark.stats.stats
         return {"seconds": stats.min, "median": stats.median, "rounds": rounds}

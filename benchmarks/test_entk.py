@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from functools import lru_cache
 
 import pytest
@@ -24,6 +25,7 @@ def test_entk(workload: Workload, peer: str, timed, rows, benchmark):
     row = {"workload": workload.name, "title": workload.title, "output": workload.output, "peer": peer}
     row["status"] = "failed"  # until it turns out otherwise
     rows.entk.append(row)
+    started = time.perf_counter()
     try:
         kernel = peers.run(peer, model, x, workload.output)
     except peers.REFUSALS as error:
@@ -31,12 +33,13 @@ def test_entk(workload: Workload, peer: str, timed, rows, benchmark):
             raise
         row.update(status="refuses", reason=peers.why_not(error))
         pytest.skip(f"{peer} refuses: {row['reason']}")
+    once = time.perf_counter() - started
     row.update(error=truth.error(kernel), symmetry_error=accuracy.symmetry_error(kernel), checked=len(truth.samples))
     if row["error"] > accuracy.WRONG:
         row["status"] = "wrong"
         pytest.fail(f"{peer} is wrong on {workload.name}: relative error {row['error']:.1e}; not timed")
     del kernel
-    row.update(status="timed", **timed(lambda: peers.run(peer, model, x, workload.output)))
+    row.update(status="timed", **timed(lambda: peers.run(peer, model, x, workload.output), once))
     row["peak_bytes"] = memory.peak_increase(workload.name, peer)
     row["threads"] = torch.get_num_threads()
     benchmark.extra_info.update({key: row[key] for key in ("error", "symmetry_error", "peak_bytes")})

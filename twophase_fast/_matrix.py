@@ -1,4 +1,4 @@
-"""A kernel as a matrix: `[N, M, C, C]` to `[N·C, M·C]`, sample-major, and back."""
+"""A kernel as a matrix: `[N, M, C, C]` to `[N·C, M·C]`, sample-major, and back; as a tensor, from NumPy."""
 
 from __future__ import annotations
 
@@ -10,6 +10,32 @@ import torch
 from twophase_fast._types import InputError
 
 Array = TypeVar("Array", torch.Tensor, np.ndarray)
+
+
+def tensor_of(value: torch.Tensor | np.ndarray, name: str) -> torch.Tensor:
+    """Return a tensor that shares memory with `value` where torch can.
+
+    Arrays with negative strides, foreign byte order or no write access are copied.
+
+    Args:
+        value: Tensor (returned detached) or array.
+        name: What it is, for the message.
+
+    Returns:
+        A tensor of the same numbers.
+
+    Raises:
+        InputError: Neither a tensor nor an array, or of a dtype that torch lacks.
+    """
+    if isinstance(value, torch.Tensor):
+        return value.detach()
+    if not isinstance(value, np.ndarray):
+        raise InputError(f"{name} must be a torch tensor or a NumPy array, got {type(value).__name__}")
+    plain = value.flags.writeable and value.dtype.isnative and min(value.strides, default=0) >= 0
+    try:
+        return torch.from_numpy(value if plain else value.astype(value.dtype.newbyteorder("="), order="C", copy=True))
+    except TypeError as error:
+        raise InputError(f"{name} has dtype {value.dtype}, which torch lacks; convert it to float64") from error
 
 
 def as_matrix(kernel: Array) -> Array:

@@ -55,6 +55,19 @@ def test_distance_does_not_depend_on_strides_container_order_or_scale():
     assert kernel_distance(a, a.clone()) == 0.0
 
 
+def test_numpy_arrays_of_every_layout_are_taken_without_a_warning(recwarn):
+    a, b = full_kernel(11).numpy(), full_kernel(12).numpy()
+    expected = kernel_distance(a, b)
+    frozen = a.copy()
+    frozen.flags.writeable = False
+    assert kernel_distance(frozen, b) == pytest.approx(expected, rel=1e-12)
+    assert kernel_distance(a.astype(">f8"), b) == pytest.approx(expected, rel=1e-12)
+    assert kernel_distance(a[::-1], b[::-1]) == pytest.approx(expected, rel=1e-12)
+    assert not recwarn.list
+    with pytest.raises(InputError, match=r"longdouble|float128"):
+        kernel_distance(a.astype(np.longdouble), b)
+
+
 @pytest.mark.parametrize("shape", [(4, 6), (4, 6, 3), (4, 6, 3, 3)])
 def test_distance_takes_every_output_and_cross_kernels(shape):
     generator = torch.Generator().manual_seed(6)

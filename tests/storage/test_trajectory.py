@@ -61,6 +61,21 @@ def test_special_values_come_back_bit_for_bit(run: Path, position):
         assert t.metric(f"m{i}")[1].tobytes() == np.float64(value).tobytes()
 
 
+@pytest.mark.parametrize("keep", ["all", "metrics"])
+def test_numpy_kernels_of_every_layout_are_taken(run: Path, keep):
+    base = symmetric_kernel(0).numpy()
+    frozen = base.copy()
+    frozen.flags.writeable = False
+    kernels = [frozen, base.astype(">f4"), base[::-1, ::-1]]
+    with Trajectory.create(run, keep=keep) as t:
+        for step, kernel in enumerate(kernels):
+            t.append(step, kernel=kernel)
+    t = Trajectory.open(run)
+    for step in t.steps:
+        np.testing.assert_array_equal(t.kernel(step).numpy(), kernels[step])
+    assert t.kernel_distances()[0, 1] == 0
+
+
 def test_symmetric_kernels_take_half_the_space(tmp_path: Path):
     sizes = {}
     kernel = symmetric_kernel(0, samples=20, outputs=10)

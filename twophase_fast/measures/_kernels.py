@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from twophase_fast._matrix import as_matrix
+from twophase_fast._matrix import as_matrix, tensor_of
 from twophase_fast._types import InputError
 
 Kernel = torch.Tensor | np.ndarray
@@ -17,12 +17,10 @@ def as_tensor(value: Kernel, name: str) -> torch.Tensor:
     Raises:
         InputError: Not a real floating-point array.
     """
-    tensor = torch.from_numpy(value) if isinstance(value, np.ndarray) else value
-    if not isinstance(tensor, torch.Tensor):
-        raise InputError(f"{name} must be a torch tensor or a NumPy array, got {type(value).__name__}")
+    tensor = tensor_of(value, name)
     if tensor.dtype not in (torch.float32, torch.float64):
         raise InputError(f"{name} must be float32 or float64, got {tensor.dtype}; convert it first")
-    return tensor.detach()
+    return tensor
 
 
 def pair_of_kernels(first: Kernel, second: Kernel) -> tuple[torch.Tensor, torch.Tensor]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from twophase_fast._matrix import as_matrix
+from twophase_fast._matrix import as_matrix, tensor_of
 from twophase_fast._types import InputError
 from twophase_fast.ops import one_minus_cos
 from twophase_fast.storage import spec
@@ -90,4 +90,4 @@ def distance(first: np.ndarray, second: np.ndarray) -> float:
 
 def _contiguous(kernel: np.ndarray) -> torch.Tensor:
     """Matrix form where there is one: full kernels are views of `[N, C, M, C]` buffers."""
-    return torch.from_numpy(kernel if kernel.ndim == 3 else as_matrix(kernel))
+    return tensor_of(kernel if kernel.ndim == 3 else as_matrix(kernel), "kernel")
