@@ -65,6 +65,7 @@ class Computation:
         tile: Samples per forward pass, or None to choose.
         budget: Bytes that may be used, or None for a share of what is free.
         per_parameter: Keep one kernel per parameter.
+        directions: [K, C]: take the kernel of the K outputs sum_c directions[k, c] f_c instead of the C outputs.
     """
 
     def __init__(
@@ -76,14 +77,15 @@ class Computation:
         tile: int | None,
         budget: int | None,
         *,
-        per_parameter: bool,
+        per_parameter: bool = False,
+        directions: torch.Tensor | None = None,
     ) -> None:
         self.function, self.left, self.right = function, left, right
         self.summed, self.output = output == "sum", "trace" if output == "sum" else output
         self.tile, self.budget, self.per_parameter = tile, budget, per_parameter
         self.info = Info()
         self._structures: list[Structure] = []
-        self._directions = torch.empty(0)
+        self._given, self._directions = directions, torch.empty(0)
 
     def prepare(self) -> Plan:
         """Probe both sides and return the plan.
@@ -97,8 +99,7 @@ class Computation:
             counts = [s.outputs for s in self._structures]
             if len(set(counts)) > 1:
                 raise InputError(f"x1 gives {counts[0]} outputs and x2 gives {counts[1]}; they must agree")
-            outputs = torch.eye(counts[0], dtype=torch.float64)
-            self._directions = outputs.sum(0, keepdim=True) * counts[0] ** -0.5 if self.summed else outputs
+            self._directions = self._rows(counts[0])
             self.info.plan = self._plan(len(self._directions))
         return self.info.plan
 
@@ -129,6 +130,13 @@ class Computation:
             zero = {name: self._accumulator().kernel() for name in unused}
             kernels = {name: (kernels | zero)[name] for name in self.function.parameters}
         return kernels
+
+    def _rows(self, outputs: int) -> torch.Tensor:
+        """Return the directions [K, C] whose kernel is wanted."""
+        if self._given is not None:
+            return self._given
+        identity = torch.eye(outputs, dtype=torch.float64)
+        return identity.sum(0, keepdim=True) * outputs**-0.5 if self.summed else identity
 
     def _add_group(self, group: tuple[str, ...], chunk: slice, own: dict[str, Accumulator], bar: tqdm) -> None:
         """Capture one group on both sides for some of the outputs and add its Gram blocks."""
