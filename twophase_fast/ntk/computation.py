@@ -18,6 +18,7 @@ from twophase_fast.ntk.inputs import Batch
 from twophase_fast.ntk.memory import DEFAULT_SHARE, free_bytes
 from twophase_fast.ntk.plan import Plan, Task, make_plan
 from twophase_fast.ntk.probe import Structure, probe
+from twophase_fast.ntk.readout import LiftedAccumulator, ReadoutFactor, find_readout
 from twophase_fast.ntk.shelf import Shelf
 from twophase_fast.ntk.survey import method_of, survey, widest
 from twophase_fast.rules.factors import Factor, compact
@@ -85,7 +86,9 @@ class Computation:
         self.tile, self.budget, self.per_parameter = tile, budget, per_parameter
         self.info = Info()
         self._structures: list[Structure] = []
-        self._given, self._directions = directions, torch.empty(0)
+        self._matrix = directions  # [K, C]; None stands for the identity
+        self._readout: Readout | None = None
+        self._outputs = self._directions_count = 0
 
     def prepare(self) -> Plan:
         """Probe both sides and return the plan.
@@ -99,9 +102,29 @@ class Computation:
             counts = [s.outputs for s in self._structures]
             if len(set(counts)) > 1:
                 raise InputError(f"x1 gives {counts[0]} outputs and x2 gives {counts[1]}; they must agree")
-            self._directions = self._rows(counts[0])
-            self.info.plan = self._plan(len(self._directions))
+            self._choose_directions(counts[0])
+            self.info.plan = self._plan(self._directions_count)
         return self.info.plan
+
+    def _choose_directions(self, outputs: int) -> None:
+        """Choose what is pulled back: every output, their normalised sum, or the features of a wide readout."""
+        self._outputs = outputs
+        if self.summed:
+            self._matrix = torch.full((1, outputs), outputs**-0.5, dtype=torch.float64)
+        elif self._matrix is None and all(s.signature is not None for s in self._structures):
+            self._readout = find_readout(self.function, self._structures[0])
+        if self._readout is not None:
+            identity = torch.eye(self._readout.matrix.shape[1], dtype=torch.float64)
+            self._matrix = torch.linalg.qr(self._readout.matrix)[1] if self.output == "trace" else identity
+        self._directions_count = outputs if self._matrix is None else len(self._matrix)
+
+    def _directions(self, chunk: slice) -> torch.Tensor:
+        """Return the rows of a chunk of directions."""
+        if self._matrix is not None:
+            return self._matrix[chunk]
+        rows = torch.zeros(chunk.stop - chunk.start, self._outputs, dtype=torch.float64)
+        rows[torch.arange(len(rows)), torch.arange(chunk.start, chunk.stop)] = 1
+        return rows
 
     def kernels(self, *, progress: bool = False) -> dict[str, torch.Tensor]:
         """Return name -> kernel, under the empty name for the sum over parameters."""
@@ -131,14 +154,9 @@ class Computation:
             kernels = {name: (kernels | zero)[name] for name in self.function.parameters}
         return kernels
 
-    def _rows(self, outputs: int) -> torch.Tensor:
-        """Return the directions [K, C] whose kernel is wanted."""
-        if self._given is not None:
-            return self._given
-        identity = torch.eye(outputs, dtype=torch.float64)
-        return identity.sum(0, keepdim=True) * outputs**-0.5 if self.summed else identity
-
-    def _add_group(self, group: tuple[str, ...], chunk: slice, own: dict[str, Accumulator], bar: tqdm) -> None:
+    def _add_group(
+        self, group: tuple[str, ...], chunk: slice, own: dict[str, Accumulator | LiftedAccumulator], bar: tqdm
+    ) -> None:
         """Capture one group on both sides for some of the outputs and add its Gram blocks."""
         with self.info.timed("capture"):
             left = self._capture(self.left, self._structures[0], group, chunk, bar)
@@ -171,9 +189,9 @@ class Computation:
     def _kept(self, name: str, factor: Factor) -> Factor:
         """Return the form of a factor that is kept until its Gram block: the smaller one where both will do."""
         materialised = self.info.plan.methods.get(name) == "materialise"
-        return compact(factor) if materialised else factor
+        return compact(factor) if materialised and not isinstance(factor, ReadoutFactor) else factor
 
-    def _add(self, accumulator: Accumulator, name: str, left: Shelf, right: Shelf | None) -> None:
+    def _add(self, accumulator: Accumulator | LiftedAccumulator, name: str, left: Shelf, right: Shelf | None) -> None:
         one = left.take()
         other = None if right is None else right.take()
         method = self.info.plan.methods.get(name)
@@ -191,7 +209,7 @@ class Computation:
             self.left.size,
             None if self.right is None else self.right.size,
             classes,
-            self.output,
+            self.output if self._readout is None or self.output == "trace" else "full",
             self.function.dtype.itemsize,
             kernels=len(self.function.parameters) if self.per_parameter else 1,
         )
@@ -201,14 +219,23 @@ class Computation:
         budget = self.budget
         if budget is None:
             budget = int(free_bytes(self.function.device) * DEFAULT_SHARE)
-        surveys = [survey(self.function, structure) for structure in self._structures]
+        surveys = [survey(self.function, structure, self._readout) for structure in self._structures]
         activation = max(s.activation_bytes for s in self._structures)
         return make_plan(widest(surveys), task, activation, budget=budget, tile=self.tile)
 
-    def _accumulator(self) -> Accumulator:
+    def _accumulator(self) -> Accumulator | LiftedAccumulator:
+        task = self.info.plan.task
+        if self._readout is None:
+            return self._plain_accumulator(task.output)
+        symmetric = task.columns is None
+        return LiftedAccumulator(
+            self._readout, self._matrix, self.output, symmetric=symmetric, make=self._plain_accumulator
+        )
+
+    def _plain_accumulator(self, output: str) -> Accumulator:
         task = self.info.plan.task
         return Accumulator(
-            task.output,
+            output,
             task.rows,
             task.columns,
             task.classes,
@@ -227,7 +254,8 @@ class Computation:
             for n in range(0 if batch is None else batch.size):
                 piece = batch.take(slice(n, n + 1))
                 structure = probe(self.function, piece)
-                for name, factor in capture(self.function, piece, structure, self._directions).items():
+                directions = self._directions(slice(0, self._directions_count))
+                for name, factor in capture(self.function, piece, structure, directions).items():
                     _check_finite(factor.dense(), name, f" for sample {n} of {label}")
         raise UnsupportedModelError(
             "the kernel has NaN or infinite entries though every Jacobian is finite: their products overflow; rescale "

@@ -38,6 +38,7 @@ class Task:
         output: `full`, `trace` or `diagonal`.
         itemsize: Bytes per number.
         kernels: Kernels held at once (one, or one per parameter).
+        reserved: Bytes the caller holds beside them.
     """
 
     rows: int
@@ -46,6 +47,7 @@ class Task:
     output: str
     itemsize: int
     kernels: int = 1
+    reserved: int = 0
 
     @property
     def samples(self) -> int:
@@ -64,9 +66,9 @@ class Task:
 
     @property
     def kernel_bytes(self) -> int:
-        """Bytes of the kernels."""
+        """Bytes of the kernels and of what is reserved."""
         entries = {"full": self.classes**2, "trace": 1, "diagonal": self.classes}[self.output]
-        return self.rows * self.partners * entries * self.itemsize * self.kernels
+        return self.rows * self.partners * entries * self.itemsize * self.kernels + self.reserved
 
 
 @dataclass(frozen=True)
@@ -129,7 +131,8 @@ class Plan:
         ]
         total = (
             f"{self.total_flops / 1e9:.3f} GFLOP in Gram blocks; tiles of {self.tile} samples, {self.chunk} of "
-            f"{self.task.classes} outputs at a time, {len(self.groups)} group(s); predicted peak {self.peak_bytes / MIB:.0f} MiB over model and inputs"
+            f"{self.task.classes} outputs at a time, {len(self.groups)} group(s); "
+            f"predicted peak {self.peak_bytes / MIB:.0f} MiB over model and inputs"
         )
         return "\n".join([head, *lines, total])
 
