@@ -39,18 +39,20 @@ struct Double4 {
 template <class V>
 struct Avx2Kernel {
   using T = typename V::T;
-  static constexpr int64_t mr = 6;
+  static constexpr int64_t row_step = 2;
+  static constexpr int64_t mr = 3 * row_step;
+  static constexpr int64_t width = V::width;
   static constexpr int64_t nr = 2 * V::width;
   static constexpr int64_t depth = 256;
   static constexpr int64_t block = 1536 / sizeof(T);
 
-  static void run(int64_t k, const T* left, const T* right, T* c, int64_t ldc) {
-    micro_kernel<V, mr, 2>(k, left, right, c, ldc);
+  static void run(int rows, int vectors, int64_t k, const T* left, const T* right, T* c, int64_t ldc) {
+    run_micro_kernel<V, row_step>(rows, vectors, k, left, right, c, ldc);
   }
 
   template <int64_t W>
-  static void pack(int64_t k, const T* source, int64_t row_stride, T* packed) {
-    pack_rows<W>(k, source, row_stride, packed);
+  static void pack(int64_t rows, int64_t k, const T* source, int64_t row_stride, T* packed) {
+    pack_rows<W>(rows, k, source, row_stride, packed);
   }
 };
 

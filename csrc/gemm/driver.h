@@ -2,10 +2,13 @@
 // own instruction set: everything is in an anonymous namespace, and no standard library template is used, so
 // that no function with wide instructions can be shared with code that runs on a lesser processor.
 //
-// A Kernel has: using T; constants mr, nr, depth; and
-//   static void run(int64_t k, const T* left, const T* right, T* c, int64_t ldc);     c[mr, nr] += left^T
-//   right static void pack<W>(int64_t k, const T* source, int64_t row_stride, T* packed);   W full rows,
-//   col_stride 1
+// A Kernel has: using T; constants mr, nr (sides of its micro-tile), width (of a register: nr is a multiple),
+// row_step (mr is a multiple), depth, block; and
+//   static void run(int rows, int vectors, int64_t k, const T* left, const T* right, T* c, int64_t ldc);
+//     c[rows, vectors * width] += left^T right, rows a multiple of row_step, on operands packed for mr and
+//     nr;
+//   static void pack<W>(int64_t rows, int64_t k, const T* source, int64_t row_stride, T* packed);
+//     one group of at most W rows with contiguous elements, missing rows zero.
 //
 // Packed operand: for each panel of `depth` columns, for each group of W rows (W = mr or nr, the last group
 // padded with zeros), for each column, W numbers.
@@ -40,7 +43,6 @@ struct Driver {
     return left_block_size(m, k) + right_size(smaller(n, block_n), smaller(k, depth));
   }
 
-  // Any strides, rows missing at the edge filled with zeros.
   template <int64_t W>
   static void pack_any(int64_t rows, int64_t k, View<const T> source, T* packed) {
     for (int64_t q = 0; q < k; ++q) {
@@ -54,8 +56,8 @@ struct Driver {
   static void pack_panel(int64_t rows, int64_t k, View<const T> source, T* packed) {
     for (int64_t r = 0; r < rows; r += W) {
       const View<const T> group{source.data + r * source.row_stride, source.row_stride, source.col_stride};
-      if (rows - r >= W && source.col_stride == 1) {
-        Kernel::template pack<W>(k, group.data, group.row_stride, packed + r * k);
+      if (source.col_stride == 1) {
+        Kernel::template pack<W>(smaller(W, rows - r), k, group.data, group.row_stride, packed + r * k);
       } else {
         pack_any<W>(smaller(W, rows - r), k, group, packed + r * k);
       }
@@ -73,10 +75,15 @@ struct Driver {
   static void pack_left(int64_t m, int64_t k, View<const T> a, T* packed) { pack<mr>(m, k, a, packed); }
   static void pack_right(int64_t n, int64_t k, View<const T> b, T* packed) { pack<nr>(n, k, b, packed); }
 
-  // A micro-tile at the edge, or in a C whose rows are not contiguous, goes by way of a full tile of its own.
-  static void run_edge(int64_t rows, int64_t cols, int64_t k, const T* left, const T* right, View<T> c) {
+  // A tile of a C that it does not fill, or whose rows are not contiguous, goes by way of a tile of its own.
+  static void run_tile(int64_t rows, int64_t cols, int64_t k, const T* left, const T* right, View<T> c) {
+    const int64_t full_rows = padded(rows, Kernel::row_step), full_cols = padded(cols, Kernel::width);
+    const int vectors = static_cast<int>(full_cols / Kernel::width);
+    if (rows == full_rows && cols == full_cols && c.col_stride == 1) {
+      return Kernel::run(static_cast<int>(rows), vectors, k, left, right, c.data, c.row_stride);
+    }
     alignas(64) T tile[mr * nr] = {};
-    Kernel::run(k, left, right, tile, nr);
+    Kernel::run(static_cast<int>(full_rows), vectors, k, left, right, tile, nr);
     for (int64_t i = 0; i < rows; ++i) {
       for (int64_t j = 0; j < cols; ++j) c.data[i * c.row_stride + j * c.col_stride] += tile[i * nr + j];
     }
@@ -86,16 +93,14 @@ struct Driver {
   static void run_panel(const GemmShape& shape, const T* left, const T* right, View<T> c) {
     const int64_t k = shape.k;
     for (int64_t j = 0; j < shape.n; j += nr) {
-      const int64_t cols = smaller(nr, shape.n - j);
-      const int64_t last = smaller(shape.m, j + cols + shape.diagonal);  // rows from here on are not wanted
+      const int64_t end = smaller(j + nr, shape.n);
+      const int64_t last = smaller(shape.m, end + shape.diagonal);  // rows from here on are not wanted
       for (int64_t i = 0; i < last; i += mr) {
-        const int64_t rows = smaller(mr, shape.m - i);
-        T* corner = c.data + i * c.row_stride + j * c.col_stride;
-        if (rows == mr && cols == nr && c.col_stride == 1) {
-          Kernel::run(k, left + i * k, right + j * k, corner, c.row_stride);
-        } else {
-          run_edge(rows, cols, k, left + i * k, right + j * k, {corner, c.row_stride, c.col_stride});
-        }
+        const int64_t below = i - shape.diagonal - j;  // so many columns of the tile are not wanted
+        const int64_t skip = below < Kernel::width ? 0 : below / Kernel::width * Kernel::width;
+        const int64_t col = j + skip;
+        run_tile(smaller(mr, last - i), end - col, k, left + i * k, right + j * k + skip,
+                 {c.data + i * c.row_stride + col * c.col_stride, c.row_stride, c.col_stride});
       }
     }
   }

@@ -9,8 +9,9 @@
 namespace twophase {
 namespace {
 
-// c[rows, vectors * width] += sum over q of left[q, rows]^T right[q, vectors * width]
-template <class V, int rows, int vectors>
+// c[rows, vectors * width] += sum over q of left[q, rows]^T right[q, vectors * width], from operands packed
+// for micro-tiles of mr x nr.
+template <class V, int rows, int vectors, int mr, int nr>
 inline void micro_kernel(int64_t k, const typename V::T* left, const typename V::T* right, typename V::T* c,
                          int64_t ldc) {
   typename V::Register sum[rows][vectors];
@@ -29,8 +30,8 @@ inline void micro_kernel(int64_t k, const typename V::T* left, const typename V:
 #pragma GCC unroll 8
       for (int j = 0; j < vectors; ++j) sum[i][j] = V::multiply_add(a, b[j], sum[i][j]);
     }
-    left += rows;
-    right += vectors * V::width;
+    left += mr;
+    right += nr;
   }
 #pragma GCC unroll 32
   for (int i = 0; i < rows; ++i) {
@@ -40,6 +41,21 @@ inline void micro_kernel(int64_t k, const typename V::T* left, const typename V:
       V::store(at, V::add(V::load(at), sum[i][j]));
     }
   }
+}
+
+// The micro-kernel of a tile of 3 x row_step rows and 2 registers, or of a part of it.
+template <class V, int row_step>
+inline void run_micro_kernel(int rows, int vectors, int64_t k, const typename V::T* left,
+                             const typename V::T* right, typename V::T* c, int64_t ldc) {
+  constexpr int mr = 3 * row_step, nr = 2 * V::width;
+  if (vectors == 2) {
+    if (rows == mr) return micro_kernel<V, mr, 2, mr, nr>(k, left, right, c, ldc);
+    if (rows == row_step) return micro_kernel<V, row_step, 2, mr, nr>(k, left, right, c, ldc);
+    return micro_kernel<V, 2 * row_step, 2, mr, nr>(k, left, right, c, ldc);
+  }
+  if (rows == mr) return micro_kernel<V, mr, 1, mr, nr>(k, left, right, c, ldc);
+  if (rows == row_step) return micro_kernel<V, row_step, 1, mr, nr>(k, left, right, c, ldc);
+  return micro_kernel<V, 2 * row_step, 1, mr, nr>(k, left, right, c, ldc);
 }
 
 }  // namespace

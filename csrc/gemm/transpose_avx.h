@@ -7,13 +7,15 @@
 namespace twophase {
 namespace {
 
-// packed[q * stride + r] = source[r * row_stride + q] for r < rows, q < 8. rows: 2, 4, 6 or 8.
+// packed[q * stride + r] = source[r * row_stride + q] for r < rows, q < 8, zero for r >= given. rows: 2, 4, 6
+// or 8.
 template <int rows>
-inline void transpose_block(const float* source, int64_t row_stride, float* packed, int64_t stride) {
+inline void transpose_block(int64_t given, const float* source, int64_t row_stride, float* packed,
+                            int64_t stride) {
   __m256 row[8];
 #pragma GCC unroll 8
   for (int r = 0; r < 8; ++r)
-    row[r] = r < rows ? _mm256_loadu_ps(source + r * row_stride) : _mm256_setzero_ps();
+    row[r] = r < rows && r < given ? _mm256_loadu_ps(source + r * row_stride) : _mm256_setzero_ps();
   __m256 pair[8];  // 2 x 2 blocks transposed, within halves
 #pragma GCC unroll 4
   for (int r = 0; r < 8; r += 2) {
@@ -44,13 +46,14 @@ inline void transpose_block(const float* source, int64_t row_stride, float* pack
   }
 }
 
-// packed[q * stride + r] = source[r * row_stride + q] for r < rows, q < 4. rows: 2 or 4.
+// packed[q * stride + r] = source[r * row_stride + q] for r < rows, q < 4, zero for r >= given. rows: 2 or 4.
 template <int rows>
-inline void transpose_block(const double* source, int64_t row_stride, double* packed, int64_t stride) {
+inline void transpose_block(int64_t given, const double* source, int64_t row_stride, double* packed,
+                            int64_t stride) {
 #pragma GCC unroll 2
   for (int r = 0; r < rows; r += 2) {
-    const __m256d a = _mm256_loadu_pd(source + r * row_stride),
-                  b = _mm256_loadu_pd(source + (r + 1) * row_stride);
+    const __m256d a = r < given ? _mm256_loadu_pd(source + r * row_stride) : _mm256_setzero_pd();
+    const __m256d b = r + 1 < given ? _mm256_loadu_pd(source + (r + 1) * row_stride) : _mm256_setzero_pd();
     const __m256d even = _mm256_unpacklo_pd(a, b), odd = _mm256_unpackhi_pd(a, b);
     _mm_storeu_pd(packed + r, _mm256_castpd256_pd128(even));
     _mm_storeu_pd(packed + stride + r, _mm256_castpd256_pd128(odd));
@@ -59,26 +62,39 @@ inline void transpose_block(const double* source, int64_t row_stride, double* pa
   }
 }
 
-// packed[q * W + r] = source[r * row_stride + q] for r < W, q < k; W is even.
+// Rows r ... r + rows - 1 of a group, of which `given` are there, for the first whole multiple of a register
+// of k.
+template <int rows, class T>
+inline void pack_band(int64_t given, int64_t whole, const T* source, int64_t row_stride, T* packed,
+                      int64_t stride) {
+  constexpr int64_t width = 32 / sizeof(T);
+  if (given >= rows) {
+    for (int64_t q = 0; q < whole; q += width) {
+      transpose_block<rows>(rows, source + q, row_stride, packed + q * stride, stride);
+    }
+  } else {
+    for (int64_t q = 0; q < whole; q += width) {
+      transpose_block<rows>(given, source + q, row_stride, packed + q * stride, stride);
+    }
+  }
+}
+
+// packed[q * W + r] = source[r * row_stride + q] for r < rows, zero for rows <= r < W, q < k; W is even.
 template <int64_t W, class T>
-inline void pack_rows(int64_t k, const T* source, int64_t row_stride, T* packed) {
+inline void pack_rows(int64_t rows, int64_t k, const T* source, int64_t row_stride, T* packed) {
   constexpr int64_t width = 32 / sizeof(T);
   constexpr int64_t whole_rows = W / width * width;
   constexpr int rest = static_cast<int>(W - whole_rows);
   const int64_t whole = k / width * width;
   for (int64_t r = 0; r < whole_rows; r += width) {
-    for (int64_t q = 0; q < whole; q += width) {
-      transpose_block<static_cast<int>(width)>(source + r * row_stride + q, row_stride, packed + q * W + r,
-                                               W);
-    }
+    pack_band<static_cast<int>(width)>(rows - r, whole, source + r * row_stride, row_stride, packed + r, W);
   }
   if constexpr (rest > 0) {
-    for (int64_t q = 0; q < whole; q += width) {
-      transpose_block<rest>(source + whole_rows * row_stride + q, row_stride, packed + q * W + whole_rows, W);
-    }
+    pack_band<rest>(rows - whole_rows, whole, source + whole_rows * row_stride, row_stride,
+                    packed + whole_rows, W);
   }
   for (int64_t q = whole; q < k; ++q) {
-    for (int64_t r = 0; r < W; ++r) packed[q * W + r] = source[r * row_stride + q];
+    for (int64_t r = 0; r < W; ++r) packed[q * W + r] = r < rows ? source[r * row_stride + q] : T(0);
   }
 }
 
