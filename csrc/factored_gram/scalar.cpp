@@ -1,4 +1,6 @@
-// The definition of factored_gram, loop by loop: the oracle of the vector tiers. Sums in double.
+// The definition of factored_gram, loop by loop: the oracle of the vector tiers. Sums in a wider type.
+#include <type_traits>
+
 #include "common/parallel.h"
 #include "factored_gram/kernels.h"
 
@@ -6,17 +8,20 @@ namespace twophase {
 namespace {
 
 template <class T>
-double dot(const T* x, int64_t x_stride, const T* y, int64_t y_stride, int64_t count) {
-  double sum = 0;
-  for (int64_t i = 0; i < count; ++i) sum += static_cast<double>(x[i * x_stride]) * y[i * y_stride];
+using Wide = std::conditional_t<std::is_same_v<T, float>, double, long double>;
+
+template <class T>
+Wide<T> dot(const T* x, int64_t x_stride, const T* y, int64_t y_stride, int64_t count) {
+  Wide<T> sum = 0;
+  for (int64_t i = 0; i < count; ++i) sum += static_cast<Wide<T>>(x[i * x_stride]) * y[i * y_stride];
   return sum;
 }
 
 // sum_{t,s} <a(n,t), a2(m,s)> <g(n,c,t), g2(m,e,s)>
 template <class T>
-double entry(const FactoredGram<T>& f, int64_t n, int64_t m, int64_t c, int64_t e) {
+Wide<T> entry(const FactoredGram<T>& f, int64_t n, int64_t m, int64_t c, int64_t e) {
   const FactoredSide<T>&l = f.left, &r = f.right;
-  double sum = 0;
+  Wide<T> sum = 0;
   for (int64_t t = 0; t < l.positions; ++t) {
     for (int64_t s = 0; s < r.positions; ++s) {
       const T* a = l.a + n * l.a_sample + t * l.a_position;

@@ -1,4 +1,6 @@
-// The definitions, loop by loop: the oracle of the vector tiers. Sums in double.
+// The definitions, loop by loop: the oracle of the vector tiers. Sums in a wider type.
+#include <type_traits>
+
 #include "common/parallel.h"
 #include "per_sample_grad/kernels.h"
 
@@ -6,27 +8,30 @@ namespace twophase {
 namespace {
 
 template <class T>
-double linear_entry(const LinearGrad<T>& f, int64_t n, int64_t c, int64_t i, int64_t j) {
+using Wide = std::conditional_t<std::is_same_v<T, float>, double, long double>;
+
+template <class T>
+Wide<T> linear_entry(const LinearGrad<T>& f, int64_t n, int64_t c, int64_t i, int64_t j) {
   const T* a = f.a + n * f.a_sample + j * f.a_input;
   const T* g = f.g + n * f.g_sample + c * f.g_class + i * f.g_output;
-  double sum = 0;
+  Wide<T> sum = 0;
   for (int64_t t = 0; t < f.positions; ++t)
-    sum += static_cast<double>(g[t * f.g_position]) * a[t * f.a_position];
+    sum += static_cast<Wide<T>>(g[t * f.g_position]) * a[t * f.a_position];
   return sum;
 }
 
 // The sum over output positions for tap (u, v) of input channel `channel`.
 template <class T>
-double conv_entry(const ConvGrad<T>& f, const T* g, const T* channel, int64_t u, int64_t v) {
-  double sum = 0;
+Wide<T> conv_entry(const ConvGrad<T>& f, const T* g, const T* channel, int64_t u, int64_t v) {
+  Wide<T> sum = 0;
   for (int64_t y = 0; y < f.out_height; ++y) {
     const int64_t row = y * f.stride[0] + u * f.dilation[0] - f.padding[0];
     if (row < 0 || row >= f.height) continue;
     for (int64_t x = 0; x < f.out_width; ++x) {
       const int64_t column = x * f.stride[1] + v * f.dilation[1] - f.padding[1];
       if (column < 0 || column >= f.width) continue;
-      sum +=
-          static_cast<double>(g[y * f.g_row + x * f.g_column]) * channel[row * f.x_row + column * f.x_column];
+      sum += static_cast<Wide<T>>(g[y * f.g_row + x * f.g_column]) *
+             channel[row * f.x_row + column * f.x_column];
     }
   }
   return sum;

@@ -6,7 +6,7 @@
 namespace twophase {
 namespace {
 
-constexpr int64_t block_depth = 256;  // terms summed in registers before they are added to the result
+constexpr int64_t block_depth = 128;  // terms summed in registers before they are added to the result
 
 inline int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
 inline int64_t larger(int64_t a, int64_t b) { return a > b ? a : b; }

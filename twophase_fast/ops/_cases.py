@@ -16,6 +16,7 @@ import torch
 from twophase_fast import ops
 from twophase_fast.ops._case import ODD_SIZES, Inputs, OpCase, Sizes, poison_lower, random
 from twophase_fast.ops._checks import ALL_FLOATS
+from twophase_fast.ops._factored_cases import FACTORED_CASES
 
 
 def _gram_sizes() -> Sequence[Sizes]:
@@ -128,5 +129,6 @@ OP_CASES: tuple[OpCase, ...] = (
         operands=_moment_operands,
         truth=_moment_truth,
     ),
+    *FACTORED_CASES,
 )
 """All ops, one row each."""

@@ -1,23 +1,30 @@
-"""Which method `factored_gram` takes in C++, and its block sizes; measured on Zen 4 with 2 cores, AVX2, float32.
+"""Which method `factored_gram` takes in C++, and its block sizes; measured on Zen 4 (AVX2, AVX-512), float32.
 
-FLOPs per pair of samples (a multiply-add is two):
+FLOPs per pair of samples (a multiply-add is two), and relative throughput:
 
-| method | full | trace, diagonal |
-|---|---|---|
-| tiles | 2TS(d + C·C'·p) | 2TS(d + C·p) |
-| half | 2TS(d + C'·p) + 2T·p·C·C' | - |
-| pointwise (T = S = 1) | 2(d + C·C'·p) | - |
+| method | full | trace, diagonal | rate |
+|---|---|---|---|
+| pointwise (T = S = 1) | 2(d + C·C'·p) | - | 1 |
+| tiles | 2TS(d + C·C'·p) | 2TS(d + C·p) | 1 |
+| half | 2TS(d + C'·p) + 2T·p·C·C' | - | 1; 0.7 for the second term |
+| materialised | 2pd·C·C' + building | 2pd·C + building | 0.9; 0.7 for building |
+
+Building the Jacobians takes 2pd·T·C per sample and side; it pays where many partners share it.
 """
 
 from __future__ import annotations
 
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
-Method: TypeAlias = Literal["tiles", "pointwise", "half"]
+Method: TypeAlias = Literal["tiles", "pointwise", "half", "materialised"]
 
-DOT_RATE = 0.6
+DOT_RATE = 0.7
 """Throughput of the dot products <g, H> of `half`, relative to its matrix products."""
+GRAM_RATE = 0.9
+"""Throughput of the Gram product of materialised Jacobians, likewise."""
+BUILD_RATE = 0.7
+"""Throughput of building Jacobians, likewise."""
 
 
 @dataclass(frozen=True)
@@ -27,24 +34,28 @@ class Blocks:
     Attributes:
         rows: Positions (for `pointwise`: classes times samples) per side of a block.
         columns: Columns of H that `half` holds at once.
-        depth: Terms summed in registers before they are added to a block.
+        depth: Terms summed in registers before they are added to a block; longer sums lose accuracy.
         workspace: Elements of packed operands per side, before samples are cut into groups.
+        jacobian: Bytes of Jacobian that `materialised` holds at a time (one output at least), to fit a cache.
     """
 
-    rows: int = 96
+    rows: int = 192
     columns: int = 1024
-    depth: int = 256
+    depth: int = 128
     workspace: int = 1 << 24
+    jacobian: int = 1 << 23
 
     def as_list(self) -> list[int]:
         """Return the sizes in the order of `FactoredBlocks` in csrc/factored_gram/factored_gram.h."""
-        return list(astuple(self))
+        return [self.rows, self.columns, self.depth, self.workspace]
 
 
 @dataclass(frozen=True)
 class Sizes:
-    """Sizes of one call: positions T and S, classes C and C', inputs d, outputs p."""
+    """Sizes of one call: samples N and M, positions T and S, classes C and C', inputs d, outputs p."""
 
+    samples: int
+    samples2: int
     positions: int
     positions2: int
     classes: int
@@ -54,23 +65,33 @@ class Sizes:
 
 
 def method(sizes: Sizes, output: str) -> Method:
-    """Return the method with the fewest FLOPs, those of dot products weighted by their lower rate."""
-    if output != "full":
-        return "tiles"
-    if sizes.positions == sizes.positions2 == 1:
+    """Return the method with the least predicted time."""
+    if output == "full" and sizes.positions == sizes.positions2 == 1:
         return "pointwise"
-    return "half" if _half_cost(sizes) < _tiles_cost(sizes) else "tiles"
+    costs: dict[Method, float] = {
+        "tiles": _tiles(sizes, output),
+        "materialised": _materialised(sizes, output),
+    }
+    if output == "full":
+        costs["half"] = _half(sizes)
+    return min(costs, key=costs.__getitem__)
 
 
-def blocks(sizes: Sizes) -> Blocks:
-    """Return the block sizes of a call."""
-    return Blocks()
+def _class_products(s: Sizes, output: str) -> int:
+    return s.classes * s.classes2 if output == "full" else s.classes
 
 
-def _tiles_cost(s: Sizes) -> float:
-    return 2 * s.positions * s.positions2 * (s.inputs + s.classes * s.classes2 * s.outputs)
+def _tiles(s: Sizes, output: str) -> float:
+    return 2 * s.positions * s.positions2 * (s.inputs + _class_products(s, output) * s.outputs)
 
 
-def _half_cost(s: Sizes) -> float:
+def _half(s: Sizes) -> float:
     products = 2 * s.positions * s.positions2 * (s.inputs + s.classes2 * s.outputs)
     return products + 2 * s.positions * s.outputs * s.classes * s.classes2 / DOT_RATE
+
+
+def _materialised(s: Sizes, output: str) -> float:
+    weights = 2 * s.outputs * s.inputs
+    partners = max(s.samples, 1), max(s.samples2, 1)  # those who share the left, and the right Jacobian
+    build = s.positions * s.classes / partners[1] + s.positions2 * s.classes2 / partners[0]
+    return weights * (_class_products(s, output) / GRAM_RATE + build / BUILD_RATE)

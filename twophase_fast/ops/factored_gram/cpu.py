@@ -1,4 +1,4 @@
-"""Factored Gram blocks in C++ (`csrc/factored_gram`): three methods, chosen by `config.method`."""
+"""Factored Gram blocks in C++ (`csrc/factored_gram`, and one method on top of `gram`), chosen by `config.method`."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import torch
 
 from twophase_fast import _native
 from twophase_fast.ops import _cpu, _operands
-from twophase_fast.ops.factored_gram import config
+from twophase_fast.ops.factored_gram import config, materialised
 from twophase_fast.ops.gram import cpu as gram_cpu
 
 
@@ -50,7 +50,7 @@ def factored_gram_(
 ) -> None:
     """Add the factored Gram block to `out`; without a2 and g2 only the upper triangle."""
     sizes = _sizes(a, g, a2, g2)
-    run(out, a, g, a2, g2, output, config.method(sizes, output), config.blocks(sizes))
+    run(out, a, g, a2, g2, output, config.method(sizes, output), config.Blocks())
 
 
 def run(
@@ -64,10 +64,13 @@ def run(
     blocks: config.Blocks,
 ) -> None:
     """Run one method with given block sizes."""
+    if method == "materialised":
+        right = None if a2 is None or g2 is None else (a2, g2)
+        return materialised.add(out, (a, g), right, output, blocks.jacobian)
     second = (None, None) if a2 is None or g2 is None else (a2.numpy(), g2.numpy())
     _native.call("factored_gram_", out.numpy(), a.numpy(), g.numpy(), *second, output, method, blocks.as_list())
 
 
 def _sizes(a: torch.Tensor, g: torch.Tensor, a2: torch.Tensor | None, g2: torch.Tensor | None) -> config.Sizes:
-    other = g if g2 is None else g2
-    return config.Sizes(a.shape[1], other.shape[2], g.shape[1], other.shape[1], a.shape[2], g.shape[3])
+    (n, c, t, p), (m, c2, t2, _) = g.shape, (g if g2 is None else g2).shape
+    return config.Sizes(n, m, t, t2, c, c2, a.shape[2], p)

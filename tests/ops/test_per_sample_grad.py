@@ -1,0 +1,137 @@
+"""`per_sample_grad`, `per_sample_conv_grad`: against autograd on each sample, writing into Jacobians, refusals."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from twophase_fast import _native, ops
+from twophase_fast._types import BackendError, InputError
+
+BACKENDS = ["reference", *([] if _native.missing() else ["cpu"])]
+CONVOLUTIONS = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
+GEOMETRIES = [
+    # spatial, Cin, Cout, kernel, stride, padding, dilation, groups
+    ((9,), 4, 6, 3, 1, 1, 1, 1),
+    ((11,), 4, 6, 2, 3, 2, 2, 2),
+    ((8, 9), 3, 5, 3, 1, 1, 1, 1),
+    ((8, 9), 4, 8, (3, 2), (2, 1), (0, 2), (1, 3), 2),
+    ((7, 7), 6, 6, 3, 2, 1, 1, 6),
+    ((7, 7), 3, 9, 3, 1, 0, 2, 3),
+    ((5, 6), 4, 2, 1, 2, 0, 1, 1),
+    ((2, 2), 3, 3, 3, 1, 1, 1, 1),
+    ((1, 1), 2, 3, 3, 1, 1, 1, 1),
+    ((3, 4, 5), 2, 4, 2, 1, 1, 1, 2),
+]
+
+
+def randn(seed, *shape, dtype=torch.float64):
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=dtype)
+
+
+def by_autograd(function, weight, samples, cotangents):
+    """The gradient of every sample and cotangent with respect to the weight, one backward pass each."""
+    rows = []
+    for sample, of_sample in zip(samples, cotangents):
+        z = function(sample.unsqueeze(0), weight)
+        rows.append([torch.autograd.grad(z, weight, v.unsqueeze(0), retain_graph=True)[0] for v in of_sample])
+    return torch.stack([torch.stack(row) for row in rows])
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_linear_equals_autograd(backend):
+    a, g, weight = randn(0, 4, 6, 5), randn(1, 4, 3, 6, 7), randn(2, 7, 5).requires_grad_()
+    exact = by_autograd(F.linear, weight, a, g)
+    torch.testing.assert_close(ops.per_sample_grad(a, g, backend=backend), exact, rtol=1e-13, atol=1e-13)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("geometry", GEOMETRIES, ids=str)
+def test_convolution_equals_autograd(geometry, backend):
+    spatial, cin, cout, kernel, stride, padding, dilation, groups = geometry
+    if backend == "cpu" and len(spatial) == 3:
+        backend = None  # the C++ kernel takes 1 or 2 axes; the first backend that fits takes over
+    options = {"stride": stride, "padding": padding, "dilation": dilation, "groups": groups}
+    taps = kernel if isinstance(kernel, tuple) else (kernel,) * len(spatial)
+    weight = randn(0, cout, cin // groups, *taps).requires_grad_()
+    x = randn(1, 3, cin, *spatial)
+
+    def convolution(sample, w):
+        return CONVOLUTIONS[len(spatial)](sample, w, **options)
+
+    g = randn(2, 3, 2, *convolution(x, weight).shape[1:])
+    exact = by_autograd(convolution, weight, x, g)
+    got = ops.per_sample_conv_grad(x, g, kernel, **options, backend=backend)
+    torch.testing.assert_close(got, exact, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_slice_of_output_channels_gives_that_slice(backend):
+    x, g = randn(3, 2, 3, 6, 6), randn(4, 2, 4, 8, 6, 6)
+    whole = ops.per_sample_conv_grad(x, g, 3, padding=1, backend="reference")
+    part = ops.per_sample_conv_grad(x, g[:, :, 2:5], 3, padding=1, backend=backend)
+    torch.testing.assert_close(part, whole[:, :, 2:5], rtol=1e-13, atol=1e-13)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_writes_into_the_columns_of_a_jacobian_and_nowhere_else(backend):
+    n, c = 3, 2
+    a, g = randn(5, n, 4, 9), randn(6, n, c, 4, 5)
+    x, gx = randn(7, n, 2, 6, 5), randn(8, n, c, 3, 6, 5)
+    jacobian = torch.full((n * c, 120), torch.nan, dtype=torch.float64)
+    linear = jacobian[:, 3:48].view(n, c, 5, 9)
+    conv = jacobian[:, 50:104].view(n, c, 3, 2, 3, 3)
+    assert ops.per_sample_grad(a, g, out=linear, backend=backend) is linear
+    assert ops.per_sample_conv_grad(x, gx, 3, padding=1, out=conv, backend=backend) is conv
+    torch.testing.assert_close(linear, ops.per_sample_grad(a, g, backend="reference"))
+    torch.testing.assert_close(conv, ops.per_sample_conv_grad(x, gx, 3, padding=1, backend="reference"))
+    for untouched in (jacobian[:, :3], jacobian[:, 48:50], jacobian[:, 104:]):
+        assert untouched.isnan().all()
+
+
+def test_three_spatial_axes_name_the_reason():
+    x, g = randn(9, 1, 1, 3, 3, 3), randn(10, 1, 1, 1, 2, 2, 2)
+    with pytest.raises(BackendError, match="cpu: 3 spatial axes"):
+        ops.per_sample_conv_grad(x, g, 2, backend="cpu")
+
+
+BAD_LINEAR = [
+    (lambda a, g: (a[0], g), r"a has shape"),
+    (lambda a, g: (a, g[:2]), r"samples"),
+    (lambda a, g: (a, g[:, :, :3]), r"positions"),
+    (lambda a, g: (a, g.float()), r"float32"),
+    (lambda a, g: (a.to_sparse(), g), r"dense"),
+]
+
+
+@pytest.mark.parametrize(("make", "message"), BAD_LINEAR)
+def test_bad_input_is_refused_by_name(make, message):
+    with pytest.raises(InputError, match=message):
+        ops.per_sample_grad(*make(randn(11, 3, 4, 5), randn(12, 3, 2, 4, 6)))
+
+
+BAD_CONV = [
+    ({"kernel_size": 0}, r"kernel_size=0"),
+    ({"kernel_size": (3, 3, 3)}, r"kernel_size=\(3, 3, 3\)"),
+    ({"stride": 0}, r"stride=0"),
+    ({"padding": "same"}, r"padding='same'"),
+    ({"padding": -1}, r"padding=-1"),
+    ({"dilation": 9}, r"output positions"),
+    ({"padding": 0}, r"gives \[4, 4\]"),
+    ({"groups": 4}, r"groups=4"),
+]
+
+
+@pytest.mark.parametrize(("change", "message"), BAD_CONV, ids=str)
+def test_a_convolution_that_contradicts_the_shapes_is_refused(change, message):
+    x, g = randn(13, 2, 2, 6, 6), randn(14, 2, 3, 4, 6, 6)
+    options = {"kernel_size": 3, "padding": 1, **change}
+    with pytest.raises(InputError, match=message):
+        ops.per_sample_conv_grad(x, g, **options)
+
+
+def test_a_bad_out_is_refused():
+    a, g = randn(15, 3, 4, 5), randn(16, 3, 2, 4, 6)
+    good = torch.zeros(3, 2, 6, 5, dtype=torch.float64)
+    for out in (good[:2], good.float(), good[:1].expand(3, 2, 6, 5), torch.zeros(3, 2, 5, 6, dtype=torch.float64).mT):
+        with pytest.raises(InputError, match="out"):
+            ops.per_sample_grad(a, g, out=out)
