@@ -114,6 +114,38 @@ def gpt_untied():
     return zoo.gpt(vocabulary=11, context=6, d=8, depth=2, heads=2, tied=False), torch.randint(0, 11, (4, 6))
 
 
+@case
+def wide_readout_with_bias():
+    return nn.Sequential(nn.Linear(5, 4), nn.Tanh(), nn.Linear(4, 9)), _x(4, 5)
+
+
+@case
+def wide_readout_last_position():
+    return Apply(lambda s, x: s.b(s.a(x).tanh())[:, -1], a=nn.Linear(5, 4), b=nn.Linear(4, 9)), _x(4, 3, 5)
+
+
+@case
+def wide_readout_averaged():
+    return Apply(lambda s, x: s.b(s.a(x).tanh()).mean(1), a=nn.Linear(5, 4), b=nn.Linear(4, 9)), _x(4, 3, 5)
+
+
+@case
+def tied_readout_with_padding():
+    def run(s, t):
+        return F.linear(s.a(s.e(t)).tanh().sum(1), s.e.weight, s.b)
+
+    return Apply(run, e=nn.Embedding(9, 4, padding_idx=3), a=nn.Linear(4, 4), b=_p(9)), torch.randint(0, 9, (5, 6))
+
+
+@case
+def tied_readout_used_elsewhere():
+    def run(s, t):
+        h = s.e(t).sum(1)
+        return F.linear(F.linear(h, s.e.weight)[:, :4].tanh(), s.e.weight)
+
+    return Apply(run, e=nn.Embedding(9, 4)), torch.randint(0, 9, (5, 6))
+
+
 # ---- linear maps ---------------------------------------------------------------------------------------------------
 
 

@@ -33,7 +33,10 @@ def test_tiles_agree(name, tile):
     torch.testing.assert_close(cross, whole, rtol=1e-11, atol=1e-11 * float(whole.abs().max()))
 
 
-@pytest.mark.parametrize("name", ["resnet20", "vit", "gpt_tied", "weight_norm", "shared_module_two_names"])
+PARTS = ["resnet20", "vit", "gpt_tied", "weight_norm", "shared_module_two_names", "tied_readout_with_padding"]
+
+
+@pytest.mark.parametrize("name", PARTS)
 @pytest.mark.parametrize("output", ["full", "trace", "diagonal", "sum"])
 def test_per_parameter_sums_to_the_kernel(name, output):
     model, inputs, options = MODEL_CASES[name]()
@@ -106,3 +109,18 @@ def test_bfloat16_model_gives_float32():
     assert kernel.dtype == torch.float32
     truth = tp.entk(model.double(), x.double())
     assert float((kernel - truth).norm() / truth.norm()) < 0.02
+
+
+@pytest.mark.parametrize("name", ["gpt_tied", "wide_readout_with_bias", "wide_readout_last_position"])
+def test_wide_readouts_are_cut_off(name):
+    model, inputs, _ = MODEL_CASES[name]()
+    _, info = tp.entk(model, inputs, output="trace", return_info=True)
+    assert "structured" in info.methods.values()
+    assert info.plan.task.classes < model(inputs).shape[1]
+
+
+@pytest.mark.parametrize("name", ["wide_readout_averaged", "tied_readout_used_elsewhere"])
+def test_other_wide_readouts_are_not(name):
+    model, inputs, _ = MODEL_CASES[name]()
+    _, info = tp.entk(model, inputs, output="trace", return_info=True)
+    assert "structured" not in info.methods.values()

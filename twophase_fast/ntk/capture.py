@@ -8,21 +8,25 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import Protocol
 
 import torch
 from torch.autograd.graph import GradientEdge
 
+from twophase_fast._types import UnsupportedModelError
 from twophase_fast.ntk.forward import Function
 from twophase_fast.ntk.graph import Graph
 from twophase_fast.ntk.inputs import Batch
 from twophase_fast.ntk.probe import Structure, check_same_rows, irregular_uses
+from twophase_fast.ntk.readout import FeatureSeeds, Readout, ReadoutFactor
 from twophase_fast.ntk.uses import UseSpec
 from twophase_fast.rules import RULES, AnyLayout, Use, generic
 from twophase_fast.rules.chain import chain
-from twophase_fast.rules.factors import Factor, combine
+from twophase_fast.rules.factors import Factor, combine, first_samples
 from twophase_fast.rules.layout import ElementLayout
 
 Cotangents = dict[tuple[int, int], torch.Tensor]
+AnyFactor = Factor | ReadoutFactor
 
 
 def capture(
@@ -33,7 +37,8 @@ def capture(
     *,
     names: Collection[str] | None = None,
     first: bool = False,
-) -> dict[str, Factor]:
+    readout: Readout | None = None,
+) -> dict[str, AnyFactor]:
     """Return parameter name -> factor of its Jacobian on `batch`.
 
     Args:
@@ -43,22 +48,67 @@ def capture(
         directions: Rows [K, C]; the factors are those of the K outputs sum_c directions[k, c] f_c (the identity for
             the model's own outputs), or of directions [K, D] of the features where a readout was cut off.
         names: Parameters to capture (default: all selected); nothing deeper than their uses is pulled back.
+        readout: A readout that is cut off; its own factor is then a `ReadoutFactor`.
         first: The batch starts with the samples the probe ran on; their outputs are then compared, which shows a
             coupling between samples.
 
     Raises:
-        UnsupportedModelError: The model couples samples.
+        UnsupportedModelError: The model couples samples, or its program changes under a readout that was cut off.
     """
     graph = function.graph(batch)
     if first:
         index = structure.sample_index[structure.sample_index < batch.size]
         rows = graph.output.detach()[index.to(graph.output.device)]
         check_same_rows(rows, structure.graph.output.detach()[: len(index)])
-    uses = structure.uses if graph.signature() == structure.signature else irregular_uses(function, graph)
+    if structure.signature is not None and graph.signature() != structure.signature:
+        if batch.size == 1:  # torch takes other views for a batch of one: run the sample twice and keep one
+            twice = batch.take(torch.zeros(2, dtype=torch.long, device=function.device))
+            pair = capture(function, twice, structure, directions, names=names, readout=readout)
+            return {name: first_samples(factor, 1) for name, factor in pair.items()}
+        if readout is not None:
+            raise UnsupportedModelError("the model runs another program on this batch than on the probe batch")
+    if readout is not None:
+        return capture_features(function, graph, readout, directions, names)
+    regular = graph.signature() == structure.signature
+    uses = structure.uses if regular else irregular_uses(function, graph)
+    return body_factors(function, graph, uses, Seeds(graph, directions), names)
+
+
+def body_factors(
+    function: Function, graph: Graph, uses: Sequence[UseSpec], seeds: Start, names: Collection[str] | None
+) -> dict[str, Factor]:
+    """Pull back from `seeds` and return parameter name -> factor."""
     if names is not None:
         uses = [u for u in (_restricted(u, names) for u in uses) if u.slots]
-    factors = factors_of(function, graph, uses, pull_back(graph, uses, Seeds(graph, directions)))
+    factors = factors_of(function, graph, uses, pull_back(graph, uses, seeds))
     return factors if names is None else {name: factors[name] for name in factors if name in names}
+
+
+def capture_features(
+    function: Function, graph: Graph, readout: Readout, directions: torch.Tensor, names: Collection[str] | None
+) -> dict[str, AnyFactor]:
+    """Return the factors below a readout, and the readout's own."""
+    rows, features = readout.features(graph)
+    seeds = FeatureSeeds(graph, readout, rows, directions)
+    factors: dict[str, AnyFactor] = body_factors(function, graph, readout.uses, seeds, names)
+    if readout.weight is not None and (names is None or readout.weight in names):
+        tied = factors.get(readout.weight)
+        parts = (None, None) if tied is None else (tied.tokens, tied.g)
+        shape = torch.Size(readout.matrix.shape)
+        factors[readout.weight] = ReadoutFactor(features, *parts, shape).to(function.dtype)
+    if readout.bias is not None and (names is None or readout.bias in names):
+        ones = features.new_ones(len(features), 1)
+        factors[readout.bias] = ReadoutFactor(ones, None, None, torch.Size((len(readout.matrix),))).to(function.dtype)
+    return factors
+
+
+class Start(Protocol):
+    """Where a pull-back starts: K cotangents."""
+
+    def __len__(self) -> int: ...
+
+    def pull(self, edges: list[GradientEdge], k: int) -> tuple[torch.Tensor | None, ...]:
+        """Return the cotangents of start k at `edges`."""
 
 
 @dataclass(frozen=True)
@@ -88,7 +138,7 @@ def _restricted(use: UseSpec, names: Collection[str]) -> UseSpec:
     return replace(use, slots=tuple(slot for slot in use.slots if not set(slot.leaves).isdisjoint(names)))
 
 
-def pull_back(graph: Graph, uses: Sequence[UseSpec], seeds: Seeds) -> Cotangents:
+def pull_back(graph: Graph, uses: Sequence[UseSpec], seeds: Start) -> Cotangents:
     """Return (node position, output index) -> cotangents [N, K, *before, outer, inner, *after]."""
     layouts = {(u.node, j): layout for u in uses for j, layout in u.layouts.items()}
     edges = [GradientEdge(graph.nodes[index], j) for index, j in layouts]

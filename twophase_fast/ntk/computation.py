@@ -18,7 +18,7 @@ from twophase_fast.ntk.inputs import Batch
 from twophase_fast.ntk.memory import DEFAULT_SHARE, free_bytes
 from twophase_fast.ntk.plan import Plan, Task, make_plan
 from twophase_fast.ntk.probe import Structure, probe
-from twophase_fast.ntk.readout import LiftedAccumulator, ReadoutFactor, find_readout
+from twophase_fast.ntk.readout import LiftedAccumulator, Readout, ReadoutFactor, find_readout
 from twophase_fast.ntk.shelf import Shelf
 from twophase_fast.ntk.survey import method_of, survey, widest
 from twophase_fast.rules.factors import Factor, compact
@@ -178,7 +178,13 @@ class Computation:
         for piece in self._tiles(batch):
             tile = batch.take(piece)
             factors = capture(
-                self.function, tile, structure, self._directions[chunk], names=group, first=piece.start == 0
+                self.function,
+                tile,
+                structure,
+                self._directions(chunk),
+                names=group,
+                first=piece.start == 0,
+                readout=self._readout,
             )
             for name in group:
                 factor = factors.pop(name, None)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-Method = Literal["factored", "lookup", "materialise"]
+Method = Literal["factored", "lookup", "materialise", "structured"]
 
 # Throughput relative to a dense Gram product; replaced by measured ratios where a calibration exists.
 _FACTORED_SPEED = 0.7
@@ -17,7 +17,7 @@ class Sizes:
     """One parameter's factor.
 
     Attributes:
-        kind: Form of the factor: `outer`, `conv`, `lookup` or `dense`.
+        kind: Form of the factor: `outer`, `conv`, `lookup`, `dense` or `readout`.
         positions: T, positions of the layer joined over its uses (1 for `dense`).
         inputs: d (0 for `dense` and `lookup`).
         outputs: p (0 for `dense`).
@@ -54,18 +54,24 @@ class Sizes:
         """Return an upper estimate for matching tokens: every position matches once."""
         return 2.0 * self.positions * self.outputs * _pairs(classes, output)
 
+    def structured_flops(self) -> float:
+        """Return the FLOPs per pair of a readout that was cut off: h.h', and h.u twice for a tied table."""
+        return 6.0 * self.outputs
+
     def flops(self, method: Method, output: str, classes: int, samples: int, partners: int) -> float:
         """Return the FLOPs per pair of samples, building included."""
         if method == "factored":
             return self.factored_flops(classes, output)
         if method == "lookup":
             return self.lookup_flops(classes, output)
+        if method == "structured":
+            return self.structured_flops()
         return self.gram_flops(classes, output) + self.build_flops(classes) * (1 / samples + 1 / partners)
 
     def choose(self, output: str, classes: int, samples: int, partners: int) -> Method:
         """Return the cheapest method."""
-        if self.kind == "lookup":
-            return "lookup"
+        if self.kind in ("lookup", "readout"):
+            return "lookup" if self.kind == "lookup" else "structured"
         if not self.factors:
             return "materialise"
         build = self.build_flops(classes) * (1 / samples + 1 / partners) / _BUILD_SPEED

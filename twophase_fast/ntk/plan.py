@@ -22,6 +22,7 @@ MIB = 2**20
 _TILES = (256, 128, 64, 32, 16, 8, 4, 2, 1)
 _CHUNKS = (1024, 512, 256, 128, 64, 32, 16, 8, 4, 2, 1)
 _FORWARD_COST = 1.5  # one forward pass, in pull-backs of one output
+_CALL_COST = 1.0  # fixed cost of one pull-back call, in samples
 _SLICE_BYTES = 256 * MIB
 _TRANSIENT_BYTES = 512 * MIB
 _LIBRARY_BYTES = 24 * MIB  # work areas of BLAS and of the threads
@@ -163,7 +164,7 @@ def make_plan(
     for size in tiles:
         for chunk in _chunks(task):
             groups = sizer.groups(size, chunk)
-            if groups is not None and (repeats := sizer.repeats(groups, chunk)) < least:
+            if groups is not None and (repeats := sizer.repeats(groups, size, chunk)) < least:
                 best, least = sizer.plan(size, chunk, groups), repeats
     if best is None:
         smallest = sizer.smallest(tiles[-1], _chunks(task)[-1])
@@ -233,10 +234,10 @@ class _Sizer:
                 return None
         return groups
 
-    def repeats(self, groups: Sequence[Sequence[Profile]], chunk: int) -> float:
-        """Return forwards and pull-backs per sample, in units of one pull-back of one output."""
+    def repeats(self, groups: Sequence[Sequence[Profile]], tile: int, chunk: int) -> float:
+        """Return forwards and pull-backs per sample, in units of one pull-back of one output; small tiles cost more."""
         chunks = -(-self.task.classes // chunk)
-        return len(groups) * (self.task.classes + _FORWARD_COST * chunks)
+        return len(groups) * (self.task.classes + _FORWARD_COST * chunks) * (1 + _CALL_COST / tile)
 
     def smallest(self, tile: int, chunk: int) -> int:
         """Return the smallest budget that works, in bytes."""

@@ -7,11 +7,12 @@ from dataclasses import dataclass
 
 import torch
 
-from twophase_fast.ntk.capture import Seeds, factors_of, pull_back
+from twophase_fast.ntk.capture import AnyFactor, Seeds, body_factors, capture_features
 from twophase_fast.ntk.cost import Method, Sizes
 from twophase_fast.ntk.forward import Function
 from twophase_fast.ntk.graph import Graph, output_shape
 from twophase_fast.ntk.probe import Structure
+from twophase_fast.ntk.readout import Readout, ReadoutFactor
 from twophase_fast.ntk.uses import UseSpec
 from twophase_fast.rules.factors import Conv, Dense, Factor, Lookup
 
@@ -44,16 +45,21 @@ class Profile:
         if self.sizes.kind == "dense":
             return jacobian
         factor = self.operand_bytes + classes * self.cotangent_bytes
-        return factor if self.sizes.kind == "lookup" else min(factor, jacobian)
+        return factor if self.sizes.kind in ("lookup", "readout") else min(factor, jacobian)
 
 
-def survey(function: Function, structure: Structure) -> list[Profile]:
+def survey(function: Function, structure: Structure, readout: Readout | None) -> list[Profile]:
     """Return one profile per selected parameter with a use, in the order the pull-back reaches them."""
     graph = structure.graph
-    once = torch.ones(1, structure.outputs, dtype=torch.float64)
-    cotangents = pull_back(graph, structure.uses, Seeds(graph, once))
-    factors = factors_of(function, graph, structure.uses, cotangents)
-    profiles = [_profile(name, factor, structure.uses, graph) for name, factor in factors.items()]
+    if readout is None:
+        uses = structure.uses
+        once = torch.ones(1, structure.outputs, dtype=torch.float64)
+        factors = body_factors(function, graph, uses, Seeds(graph, once), None)
+    else:
+        uses = readout.uses
+        once = torch.ones(1, readout.matrix.shape[1], dtype=torch.float64)
+        factors = capture_features(function, graph, readout, once, None)
+    profiles = [_profile(name, factor, uses, graph) for name, factor in factors.items()]
     return sorted(profiles, key=lambda profile: -profile.depth)
 
 
@@ -64,10 +70,12 @@ def widest(surveys: Sequence[Sequence[Profile]]) -> list[Profile]:
     return [max((p, by_name.get(p.name, p)), key=lambda q: (q.sizes.positions, q.transient_bytes)) for p in first]
 
 
-def sizes_of(factor: Factor) -> Sizes:
+def sizes_of(factor: AnyFactor) -> Sizes:
     """Return the dimensions of a factor."""
     elements = factor.jacobian[0, 0].numel() if isinstance(factor, Dense) else factor.shape.numel()
-    factored = not isinstance(factor, Dense | Lookup) and (not isinstance(factor, Conv) or factor.unfolds)
+    factored = not isinstance(factor, Dense | Lookup | ReadoutFactor) and (
+        not isinstance(factor, Conv) or factor.unfolds
+    )
     return Sizes(factor.kind, *factor.dimensions, elements, factored)
 
 
@@ -77,7 +85,7 @@ def method_of(factor: Factor, output: str, partners: int) -> Method:
     return sizes_of(factor).choose(output, classes, factor.samples, partners)
 
 
-def _profile(name: str, factor: Factor, uses: Sequence[UseSpec], graph: Graph) -> Profile:
+def _profile(name: str, factor: AnyFactor, uses: Sequence[UseSpec], graph: Graph) -> Profile:
     own = [u for u in uses if any(name in slot.leaves for slot in u.slots)]
     transient = sum(output_shape(graph.nodes[u.node], j).numel() for u in own for j in u.layouts)
     dense = isinstance(factor, Dense)
@@ -85,9 +93,9 @@ def _profile(name: str, factor: Factor, uses: Sequence[UseSpec], graph: Graph) -
         name,
         sizes_of(factor),
         operand_bytes=0 if dense else _bytes(factor.operand),
-        cotangent_bytes=0 if dense else _bytes(factor.g),
+        cotangent_bytes=0 if dense or factor.g is None else _bytes(factor.g),
         transient_bytes=transient * graph.output.element_size() // graph.output.shape[0],
-        depth=max(graph.nodes[u.node]._sequence_nr() for u in own),
+        depth=max((graph.nodes[u.node]._sequence_nr() for u in own), default=graph.output.grad_fn._sequence_nr()),
         nodes=tuple(u.name for u in own),
     )
 

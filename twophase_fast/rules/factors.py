@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 
 import torch
 
@@ -253,6 +253,12 @@ def combine(factors: Sequence[Factor]) -> Factor:
         else:
             first = Dense(first.dense().clone()).add(Dense(other.dense()))
     return first
+
+
+def first_samples(factor: Factor, count: int) -> Factor:
+    """Return the factor of the first `count` samples (any dataclass of tensors with a leading sample axis)."""
+    tensors = {f.name: getattr(factor, f.name) for f in fields(factor)}
+    return replace(factor, **{name: t[:count] for name, t in tensors.items() if isinstance(t, torch.Tensor)})
 
 
 def stored_bytes(factor: Factor) -> int:

@@ -1,0 +1,328 @@
+"""The linear readout of a model with more outputs than features, cut off exactly.
+
+Where the outputs are rows of z = W h (+ b) with W [V, D] and V > D, and nothing but a selection of rows follows, the
+gradient of output c splits into the readout's own part, e_c h^T, and a part that comes through h:
+
+    K[n,m,c,c'] = w_c K_h[n,m] w_c'^T + delta_cc' (h_n . h_m + 1)        (+ 1 with a bias)
+
+K_h [N,M,D,D] is the kernel of the features: D pull-backs instead of V. With the thin QR W = Q R, the trace of the first
+term is the trace kernel of R h. If W is also the table of the input embedding, with positions s of sample m at token
+tok[m,s] and cotangents g there, the cross terms are
+
+    X[n,m,c,c'] = sum_s [tok[m,s] = c] h_n . g[m,c',s]     and its mirror X[m,n,c',c],
+    trace: h_n . u_m  with  u_m = sum_s g[m, tok[m,s], s],
+
+from the same D pull-backs, since the cotangent of output c is sum_j Q[c,j] (that of direction j).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch.autograd.graph import GradientEdge
+
+from twophase_fast import ops
+from twophase_fast._types import UnsupportedModelError
+from twophase_fast.ntk.accumulate import Accumulator
+from twophase_fast.ntk.cost import Method
+from twophase_fast.ntk.forward import Function
+from twophase_fast.ntk.graph import ACCUMULATE, Graph
+from twophase_fast.ntk.probe import Structure
+from twophase_fast.ntk.uses import UseSpec
+from twophase_fast.rules.factors import Factor, Lookup
+from twophase_fast.rules.layout import Layout
+
+_BIAS, _ADDMM_WEIGHT, _MM_WEIGHT = 0, 2, 1
+
+
+@dataclass(frozen=True)
+class Readout:
+    """A readout that can be cut off.
+
+    Attributes:
+        node: Position of its node in the graph.
+        layout: Where the node's output keeps its samples.
+        input_slot: Slot of the features in the node.
+        weight: Name of W, or None if it is not selected.
+        bias: Name of b, or None if there is none or it is not selected.
+        matrix: W [V, D], float64.
+        uses: The uses of all other slots.
+    """
+
+    node: int
+    layout: Layout
+    input_slot: int
+    weight: str | None
+    bias: str | None
+    matrix: torch.Tensor
+    uses: tuple[UseSpec, ...]
+
+    def features(self, graph: Graph) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return (rows of the node's output that are the samples' outputs [N], features h [N, D]).
+
+        Raises:
+            UnsupportedModelError: On this batch something else than a selection of rows follows the readout.
+        """
+        rows = _selected_rows(graph, self.node)
+        if rows is None:
+            raise UnsupportedModelError("what follows the readout is not a selection of rows on this batch")
+        node = graph.nodes[self.node]
+        operand = node._saved_mat1 if node.name() == "AddmmBackward0" else node._saved_self
+        return rows, operand.detach()[rows]
+
+
+@dataclass(frozen=True)
+class FeatureSeeds:
+    """Pull-backs that start at the features: the same direction [D] for every sample."""
+
+    graph: Graph
+    readout: Readout
+    rows: torch.Tensor
+    directions: torch.Tensor
+
+    def __len__(self) -> int:
+        return self.directions.shape[0]
+
+    def pull(self, edges: list[GradientEdge], k: int) -> tuple[torch.Tensor | None, ...]:
+        """Return the cotangents of sum_i directions[k, i] h_i at `edges`."""
+        node, j = self.graph.nodes[self.readout.node].next_functions[self.readout.input_slot]
+        if node is None or not edges:
+            return (None,) * len(edges)
+        meta = node._input_metadata[j]
+        seed = torch.zeros(tuple(meta.shape), dtype=meta.dtype, device=self.rows.device)
+        seed.view(-1, seed.shape[-1])[self.rows] = self.directions[k].to(seed)
+        return torch.autograd.grad([GradientEdge(node, j)], edges, [seed], retain_graph=True, allow_unused=True)
+
+
+@dataclass(frozen=True)
+class ReadoutFactor:
+    """J[n,c] = e_c h_n^T plus, for a tied table, a `Lookup` in the pulled-back directions."""
+
+    h: torch.Tensor
+    tokens: torch.Tensor | None
+    g: torch.Tensor | None
+    shape: torch.Size
+    kind = "readout"
+
+    @property
+    def samples(self) -> int:
+        """Number of samples N."""
+        return self.h.shape[0]
+
+    @property
+    def operand(self) -> torch.Tensor:
+        """The features h [N, D]."""
+        return self.h
+
+    @property
+    def dimensions(self) -> tuple[int, int, int]:
+        """Positions S of the tied table (1 without), 0, and features D."""
+        return (1 if self.tokens is None else self.tokens.shape[1]), 0, self.h.shape[1]
+
+    @property
+    def lookup(self) -> Lookup | None:
+        """The tied table's factor, or None."""
+        return None if self.tokens is None else Lookup(self.tokens, self.g, self.shape)
+
+    def to(self, dtype: torch.dtype) -> ReadoutFactor:
+        """Return the factor with its floating-point parts in `dtype`."""
+        return replace(self, h=self.h.to(dtype), g=None if self.g is None else self.g.to(dtype))
+
+
+def find_readout(function: Function, structure: Structure) -> Readout | None:
+    """Return the readout of the model, if it has more outputs than features and can be cut off exactly."""
+    for use in structure.uses:
+        found = _as_readout(function, structure, use)
+        if found is not None:
+            return found
+    return None
+
+
+def _as_readout(function: Function, structure: Structure, use: UseSpec) -> Readout | None:
+    graph = structure.graph
+    node = graph.nodes[use.node]
+    affine = use.name == "AddmmBackward0"
+    if not affine and use.name != "MmBackward0":
+        return None
+    features = node._saved_mat1 if affine else node._saved_self
+    weight_slot = _ADDMM_WEIGHT if affine else _MM_WEIGHT
+    layout = use.layouts.get(0)
+    if features is None or not isinstance(layout, Layout) or layout.axis != 0:
+        return None
+    if affine and (node._saved_alpha != 1 or node._saved_beta != 1):
+        return None
+    by_slot = {slot.slot: slot for slot in use.slots}
+    known = set(by_slot) <= {weight_slot, *([_BIAS] if affine else [])}
+    wide = tuple(node._input_metadata[0].shape)[1] == structure.outputs > features.shape[1]
+    plain = all(_plain_source(graph, s.source, transposed=s.slot == weight_slot) for s in use.slots)
+    if not (known and wide and plain) or _selected_rows(graph, use.node) is None:
+        return None
+    matrix = _weight_of(node, weight_slot)
+    others = tuple(u for u in structure.uses if u.node != use.node)
+    names = {slot: spec.leaves[0] for slot, spec in by_slot.items()}
+    if matrix is None or not _ties_are_tables(others, names.get(weight_slot), names.get(_BIAS) if affine else None):
+        return None
+    return Readout(
+        use.node,
+        layout,
+        1 if affine else 0,
+        names.get(weight_slot),
+        names.get(_BIAS) if affine else None,
+        matrix.detach().double(),
+        others,
+    )
+
+
+def _plain_source(graph: Graph, source: tuple[int, int], *, transposed: bool) -> bool:
+    """Whether a slot holds a parameter itself, or its plain transpose."""
+    node = graph.nodes[source[0]]
+    if not transposed:
+        return node.name() == ACCUMULATE
+    return node.name() == "TBackward0" and node.next_functions[0][0].name() == ACCUMULATE
+
+
+def _weight_of(node: torch.autograd.graph.Node, slot: int) -> torch.Tensor | None:
+    """Return W [V, D] from the node: its saved operand, or the parameter behind the transpose."""
+    saved = getattr(node, "_saved_mat2", None)
+    if saved is not None:
+        return saved.t()
+    upstream = node.next_functions[slot][0]
+    leaf = upstream.next_functions[0][0] if upstream is not None and upstream.next_functions else None
+    return getattr(leaf, "variable", None)
+
+
+def _ties_are_tables(others: Sequence[UseSpec], weight: str | None, bias: str | None) -> bool:
+    """Whether W has no further use but one look-up, and b none."""
+    uses = [u for u in others for s in u.slots if weight is not None and weight in s.leaves]
+    if bias is not None and any(bias in s.leaves for u in others for s in u.slots):
+        return False
+    return len(uses) <= 1 and all(u.name == "EmbeddingBackward0" and u.layouts[0].axis is not None for u in uses)
+
+
+def _selected_rows(graph: Graph, index: int) -> torch.Tensor | None:
+    """Return the row of the node's output that each sample's output is, or None if it is anything but a selection.
+
+    A random cotangent must arrive at exactly one row per sample, unchanged to the bit, and nowhere else.
+    """
+    y = graph.output
+    v = torch.randn(y.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64).to(y)
+    edge = GradientEdge(graph.nodes[index], 0)
+    (arrived,) = torch.autograd.grad([y], [edge], [v], retain_graph=True, allow_unused=True)
+    if arrived is None or arrived.dim() != 2 or arrived.shape[1] != v.shape[1]:
+        return None
+    rows = (arrived != 0).any(1).nonzero().squeeze(1)
+    return rows if len(rows) == len(v) and torch.equal(arrived[rows], v) else None
+
+
+class LiftedAccumulator:
+    """A kernel over V outputs built from a kernel over D features and the readout's own terms.
+
+    Args:
+        readout: The readout that was cut off.
+        directions: Directions [D, D] that are pulled back: R for a trace, the identity otherwise.
+        output: `full`, `trace` or `diagonal`.
+        symmetric: Whether there is one set of samples.
+        make: `make(output)` returns an empty `Accumulator` over the D directions.
+    """
+
+    def __init__(
+        self,
+        readout: Readout,
+        directions: torch.Tensor,
+        output: str,
+        *,
+        symmetric: bool,
+        make: Callable[[str], Accumulator],
+    ) -> None:
+        self.readout, self.output, self.symmetric = readout, output, symmetric
+        self._body = make("trace" if output == "trace" else "full")
+        self._through = torch.linalg.solve_triangular(directions, readout.matrix, upper=True, left=False)
+        self._extra: torch.Tensor | None = None
+        self._chunk = slice(0, len(directions))
+
+    def select(self, chunk: slice) -> None:
+        """Say which directions the factors added next belong to."""
+        self._body.select(chunk)
+        self._chunk = chunk
+
+    def add(self, left: Factor | ReadoutFactor, right: Factor | ReadoutFactor | None, method: Method) -> None:
+        """Add one parameter's block."""
+        if not isinstance(left, ReadoutFactor):
+            self._body.add(left, right, method)
+            return
+        if left.lookup is not None:
+            self._body.add(left.lookup, None if right is None else right.lookup, "lookup")
+        self._add_own(left, left if right is None else right)
+
+    def kernel(self) -> torch.Tensor:
+        """Return the finished kernel over V outputs."""
+        body = self._body.kernel()
+        matrix = self.readout.matrix.to(body)
+        if self.output == "full":
+            lifted = torch.einsum("ci,nmij,dj->nmcd", matrix, body, matrix)
+        elif self.output == "diagonal":
+            lifted = torch.stack([((matrix @ block) * matrix).sum(-1) for block in body.flatten(0, 1)])
+            lifted = lifted.view(*body.shape[:2], -1)
+        else:
+            lifted = body
+        total = lifted if self._extra is None else lifted + self._extra
+        return self._mirrored(total) if self.symmetric else total
+
+    def _mirrored(self, kernel: torch.Tensor) -> torch.Tensor:
+        """Make a symmetric kernel symmetric to the bit."""
+        n, m = kernel.shape[:2]
+        if self.output == "trace":
+            return ops.symmetrize_(kernel.contiguous())
+        if self.output == "diagonal":
+            return ops.symmetrize_(kernel.permute(2, 0, 1).contiguous()).permute(1, 2, 0)
+        c = kernel.shape[2]
+        flat = ops.symmetrize_(kernel.permute(0, 2, 1, 3).reshape(n * c, m * c))
+        return flat.view(n, c, m, c).permute(0, 2, 1, 3)
+
+    def _grow(self, products: torch.Tensor) -> None:
+        """Add products [N, M] to every output with itself: delta_cc' products[n, m]."""
+        outputs = self.readout.matrix.shape[0]
+        if self.output == "trace":
+            term = products * outputs
+        elif self.output == "diagonal":
+            term = products.unsqueeze(-1).expand(*products.shape, outputs)
+        else:
+            term = torch.diag_embed(products.unsqueeze(-1).expand(*products.shape, outputs))
+        self._extra = term.clone() if self._extra is None else self._extra + term
+
+    def _add_own(self, left: ReadoutFactor, right: ReadoutFactor) -> None:
+        """Add e_c h^T with itself (once) and its cross terms with the tied table (every chunk)."""
+        if self._chunk.start == 0:
+            self._grow(left.h @ right.h.T)
+        if left.lookup is None:
+            return
+        weights = self._through[:, self._chunk].to(left.h)
+        forward = self._cross(left.h, right, weights)
+        mirror = forward if left is right else self._cross(right.h, left, weights)
+        swapped = mirror.permute(1, 0, 3, 2) if self.output == "full" else mirror.transpose(0, 1)
+        self._extra = self._extra + forward + swapped
+
+    def _cross(self, h: torch.Tensor, other: ReadoutFactor, weights: torch.Tensor) -> torch.Tensor:
+        """Return X[n, m, ...] between features [N, D] and a tied table; the token V (padding) contributes nothing."""
+        outputs = weights.shape[0]
+        real = (other.tokens < outputs).to(h)
+        tokens = other.tokens.clamp_max(outputs - 1)
+        if self.output == "full":
+            return self._cross_full(h, other, weights, tokens, real)
+        chosen = weights[tokens] * real.unsqueeze(-1)  # [M, S, J]
+        if self.output == "trace":
+            return h @ torch.einsum("msj,mjsd->md", chosen, other.g).T
+        at_token = torch.einsum("nd,msj,mjsd->nms", h, chosen, other.g)
+        index = tokens.unsqueeze(0).expand_as(at_token)
+        return h.new_zeros(len(h), len(tokens), outputs).scatter_add_(2, index, at_token)
+
+    def _cross_full(
+        self, h: torch.Tensor, other: ReadoutFactor, weights: torch.Tensor, tokens: torch.Tensor, real: torch.Tensor
+    ) -> torch.Tensor:
+        """Return X [N, M, V, V]."""
+        outputs = len(weights)
+        per_position = torch.einsum("nd,mjsd,cj->nmsc", h, other.g, weights) * real[None, :, :, None]
+        index = tokens[None, :, :, None].expand_as(per_position)
+        return h.new_zeros(len(h), len(tokens), outputs, outputs).scatter_add_(2, index, per_position)
