@@ -43,7 +43,7 @@ class Blocks:
     columns: int = 1024
     depth: int = 128
     workspace: int = 1 << 24
-    jacobian: int = 1 << 23
+    jacobian: int = 1 << 22
 
     def as_list(self) -> list[int]:
         """Return the sizes in the order of `FactoredBlocks` in csrc/factored_gram/factored_gram.h."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 
 import torch
@@ -10,6 +11,8 @@ from twophase_fast.ops.gram import cpu as gram_cpu
 from twophase_fast.ops.per_sample_grad import cpu as grad_cpu
 
 Side = tuple[torch.Tensor, torch.Tensor]
+
+_INPUTS = 192  # of a slice: whole panels of every instruction set
 
 
 def add(out: torch.Tensor, left: Side, right: Side | None, output: str, slice_bytes: int) -> None:
@@ -26,22 +29,37 @@ def add(out: torch.Tensor, left: Side, right: Side | None, output: str, slice_by
 def _slices(
     left: Side, right: Side | None, output: str, slice_bytes: int
 ) -> Iterator[tuple[torch.Tensor, torch.Tensor | None]]:
-    """Yield matching operands of `gram_`, a slice of outputs at a time."""
-    step = max(1, slice_bytes // max(_output_bytes(left), 1))
-    for first in range(0, left[1].shape[3], step):
-        outputs = slice(first, first + step)
-        yield _operand(left, outputs, output), None if right is None else _operand(right, outputs, output)
+    """Yield matching operands of `gram_`, some entries (output, input) at a time; the next ones overwrite them.
+
+    A slice spans many inputs and outputs, so that what is packed to build it is used many times.
+    """
+    (samples, classes, _, outputs), inputs = left[1].shape, left[0].shape[2]
+    columns = min(inputs, _INPUTS)
+    per_output = samples * classes * columns * left[0].element_size()
+    rows = min(outputs, max(1, slice_bytes // max(per_output, 1)))
+    buffers = [None if side is None else _buffer(side, rows * columns) for side in (left, right)]
+    for j, i in itertools.product(range(0, inputs, max(columns, 1)), range(0, outputs, max(rows, 1))):
+        pieces = [
+            None if side is None else (side[0][..., j : j + columns], side[1][..., i : i + rows])
+            for side in (left, right)
+        ]
+        x, y = (piece and _operand(piece, buffer, output) for piece, buffer in zip(pieces, buffers, strict=True))
+        yield x, y
 
 
-def _output_bytes(side: Side) -> int:
-    """Return the bytes of the Jacobian of one output."""
-    (samples, classes), inputs = side[1].shape[:2], side[0].shape[2]
-    return samples * classes * inputs * side[0].element_size()
+def _buffer(side: Side, entries: int) -> torch.Tensor:
+    """Return memory for the Jacobian with respect to that many entries of the weight."""
+    samples, classes = side[1].shape[:2]
+    return side[0].new_empty(samples * classes * entries)
 
 
-def _operand(side: Side, outputs: slice, output: str) -> torch.Tensor:
-    """Return a Jacobian slice in the layout that `gram_` takes."""
-    jacobian = grad_cpu.per_sample_grad(side[0], side[1][..., outputs]).flatten(2)
+def _operand(side: Side, buffer: torch.Tensor, output: str) -> torch.Tensor:
+    """Fill the buffer with a Jacobian and return it in the layout that `gram_` takes."""
+    a, g = side
+    samples, classes, _, outputs = g.shape
+    shape = (samples, classes, outputs, a.shape[2])
+    jacobian = buffer[: torch.Size(shape).numel()].view(shape)
+    grad_cpu.per_sample_grad_out(jacobian, a, g)
     if output == "full":
-        return jacobian.flatten(0, 1)
-    return jacobian.flatten(1) if output == "trace" else jacobian.transpose(0, 1)
+        return jacobian.flatten(2).flatten(0, 1)
+    return jacobian.flatten(1) if output == "trace" else jacobian.flatten(2).transpose(0, 1)
