@@ -46,9 +46,9 @@ WorkspaceBlock take_kept(size_t bytes) {
 }  // namespace
 
 WorkspaceBlock take_block(size_t bytes) {
-  const WorkspaceBlock kept = take_kept(bytes);
-  if (kept.memory != nullptr) return kept;
   const size_t rounded = (bytes / 64 + 1) * 64;
+  const WorkspaceBlock kept = take_kept(rounded);
+  if (kept.memory != nullptr) return kept;
   void* memory = std::aligned_alloc(64, rounded);
   if (memory == nullptr) throw std::bad_alloc();
   return {memory, rounded};
