@@ -25,11 +25,16 @@ void require(bool condition, const char* message) {
   if (!condition) throw std::invalid_argument(message);
 }
 
+template <class T>
+bool holds(const py::array& array) {
+  return array.dtype().num() == py::dtype::num_of<std::remove_const_t<T>>();
+}
+
 // Calls body with a value of the array's element type, float or double.
 template <class Body>
 void with_element_type(const py::array& array, const Body& body) {
-  if (py::isinstance<py::array_t<float>>(array)) return body(float());
-  if (py::isinstance<py::array_t<double>>(array)) return body(double());
+  if (holds<float>(array)) return body(float());
+  if (holds<double>(array)) return body(double());
   throw std::invalid_argument("expected float32 or float64");
 }
 
@@ -41,7 +46,7 @@ int64_t stride(const py::array& array, int axis) {
 template <class T>
 Batch<T> batch_view(const py::array& array) {
   require(array.ndim() == 3, "expected three axes");
-  require(py::isinstance<py::array_t<std::remove_const_t<T>>>(array), "arrays differ in dtype");
+  require(holds<T>(array), "arrays differ in dtype");
   T* data = static_cast<T*>(const_cast<void*>(array.data()));
   return {data, stride<T>(array, 0), stride<T>(array, 1), stride<T>(array, 2)};
 }

@@ -89,15 +89,15 @@ def pair_moments(xs: Run | Iterable[Run], ys: Run | None = None, *, backend: Bac
 def one_minus_cos(a: Run, b: Run, *, backend: Backend | None = None) -> float:
     """Return 1 − <a, b> / (‖a‖ ‖b‖), accurate relative to itself however close a and b are.
 
-    A first pass gives <a, b>, ‖a‖², ‖b‖². For cos ≥ 0 a second pass forms the residual e = b − s·a, s = <a,
-    b>/‖a‖², with one rounding per element, removes what the rounding of s left along a, and returns
-    (‖e‖²/‖b‖²)/(1 + cos). In exact arithmetic e is d − a<d, a>/‖a‖² with d = b − a. For cos < 0 there is no
-    cancellation and 1 − cos is returned directly. The relative error stays below 1e-9 for relative
-    differences down to 1e-10, also where d is nearly parallel to a; identical inputs give exactly 0.
+    A first pass gives <a, b>, ‖a‖², ‖b‖². For cos ≥ 0 a second pass forms the residual e = b − s·a with
+    s = <a, b>/‖a‖² and one rounding per element, removes what the rounding of s left along a, and returns
+    (‖e‖²/‖b‖²)/(1 + cos). In exact arithmetic e is d − a<d, a>/‖a‖² with d = b − a, but it is accurate at any ratio
+    of the norms, not only near 1. For cos < 0 there is no cancellation and 1 − cos is returned directly.
+    The relative error stays below 1e-9 for relative differences down to 1e-10, also where d is nearly parallel to a;
+    identical inputs give exactly 0.
 
     Args:
-        a: A tensor or a list of tensors, taken as one long vector; float32, float64, bfloat16 or float16, as
-            stored.
+        a: A tensor or a list of tensors, taken as one long vector; float32, float64, bfloat16 or float16, as stored.
         b: The same number of tensors, with the same shapes and dtypes.
         backend: As in `pair_moments`.
 
@@ -105,21 +105,19 @@ def one_minus_cos(a: Run, b: Run, *, backend: Backend | None = None) -> float:
         A number in [0, 2].
 
     Raises:
-        InputError: The tensors do not match, hold NaN or infinity, are all zero, or have a norm beyond
-            1e±100.
+        InputError: The tensors do not match, hold NaN or infinity, are all zero, or have a norm beyond 1e±100.
         BackendError: The named backend cannot run on these inputs.
     """
     first, second = _one_run("a", a), _one_run("b", b)
     _check_alike([first], second, names=("a", "b"))
-    total = pair_moments(first, second, backend=backend).total
-    xy, xx, yy = float(total.xy), float(total.xx), float(total.yy)
+    table = torch.ops.twophase_fast.pair_moments(first, second, 1, backend or "")[0, 0]  # [L, 8]
+    xy, xx, yy = table[:, :3].sum(0).tolist()
     _check_norm("a", xx)
     _check_norm("b", yy)
     cos = xy / (math.sqrt(xx) * math.sqrt(yy))
     if cos < 0.0:
         return 1.0 - max(cos, -1.0)
-    rest = torch.ops.twophase_fast.residual_moments(first, second, xy / xx, backend or "").sum(0)
-    ee, ex = float(rest[0]), float(rest[1])
+    ee, ex = torch.ops.twophase_fast.residual_moments(first, second, xy / xx, backend or "").sum(0).tolist()
     residual = max(ee - ex * (ex / xx), 0.0)
     return residual / yy / (1.0 + cos)
 

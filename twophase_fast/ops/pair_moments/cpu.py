@@ -44,10 +44,10 @@ def _vectors(tensors: list[torch.Tensor]) -> list[np.ndarray]:
 
 def _in_one_order(tensors: list[torch.Tensor]) -> list[torch.Tensor]:
     """Return the tensors flat, in one order of elements; dense ones of equal strides are not copied."""
-    strides = {tensor.stride() for tensor in tensors}
-    if len(strides) == 1 and _is_dense(tensors[0]):
-        size = (tensors[0].numel(),)
-        return [tensor.as_strided(size, (1,)) for tensor in tensors]
+    if all(tensor.is_contiguous() for tensor in tensors):
+        return [tensor.view(-1) for tensor in tensors]
+    if len({tensor.stride() for tensor in tensors}) == 1 and _is_dense(tensors[0]):
+        return [tensor.as_strided((tensor.numel(),), (1,)) for tensor in tensors]
     return [tensor.reshape(-1).contiguous() for tensor in tensors]
 
 
