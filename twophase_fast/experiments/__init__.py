@@ -4,7 +4,8 @@ api         run_experiment, run_config
 schema      the keys of a configuration      config   read, check, fill in      build    values -> objects
 plan        which steps matter               recipe   how a trunk is trained
 runner      the order of things, resuming    trunk    twins    cone    ceilings    (one phase each)
-session     what phases share                workspace   checkpoints            progress  the bar
+job         what is asked, output files      session  what phases share         workspace  checkpoints
+pool        twins in worker processes        worker   one of them               progress   the bar
 presets/    demo, smoke, and the paper's two
 """
 

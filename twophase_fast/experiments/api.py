@@ -137,11 +137,21 @@ def run_config(
         ConfigError: An unknown key (the nearest known one is named), or values that do not fit together.
         StorageError: Data missing or corrupt, or the output exists or cannot be written.
         DivergedError: A loss became NaN or infinite; what was recorded is kept.
+        WorkerError: A worker process ended or failed; what was recorded is kept.
     """
     resolved = resolve_config(config)
     plan = make_plan(resolved)
     recipe = make_recipe(resolved, data_dir)
-    job = Job(recipe, plan, resolved, Path(out), resolved["checkpoints"], resolved["threads"])
+    job = Job(
+        recipe,
+        plan,
+        resolved,
+        Path(out),
+        resolved["checkpoints"],
+        resolved["threads"],
+        resolved["workers"],
+        data_dir,
+    )
     return run(job, resume=resume, overwrite=overwrite, progress=progress)
 
 

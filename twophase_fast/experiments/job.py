@@ -30,6 +30,8 @@ class Job:
         out: The file.
         checkpoints: "none", "trunk" or "all": what stays beside the file.
         threads: CPU threads, or None for torch's present number.
+        workers: Processes that train twins; more than 1 only where `config` is a full, resolved configuration.
+        data_dir: Folder of the data set, for the workers.
     """
 
     recipe: Recipe
@@ -38,6 +40,8 @@ class Job:
     out: Path
     checkpoints: str = "trunk"
     threads: int | None = None
+    workers: int = 1
+    data_dir: str | Path | None = None
 
     def __post_init__(self) -> None:
         if self.checkpoints not in POLICIES:
@@ -70,7 +74,8 @@ def open_output(job: Job, workspace: Workspace, resume: bool, overwrite: bool) -
 
 def _reopened(job: Job, workspace: Workspace) -> Trajectory:
     stored = Trajectory.open(job.out)
-    changed = differences(json.loads(json.dumps(job.config, default=str)), stored.config)
+    config = json.loads(json.dumps(job.config, default=str))
+    changed = [name for name in differences(config, stored.config) if name != "workers"]
     if changed:
         raise InputError(
             f"cannot resume {job.out}: its configuration differs in {', '.join(changed)}; resume with the same one, or "

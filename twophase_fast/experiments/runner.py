@@ -16,11 +16,12 @@ from twophase_fast.experiments.ceilings import measure_ceilings
 from twophase_fast.experiments.cone import measure_cone
 from twophase_fast.experiments.job import Job, open_output
 from twophase_fast.experiments.plan import Plan
+from twophase_fast.experiments.pool import TwinPool
 from twophase_fast.experiments.progress import Progress
 from twophase_fast.experiments.recipe import Recipe
 from twophase_fast.experiments.session import Session, predict
 from twophase_fast.experiments.trunk import train_trunk
-from twophase_fast.experiments.twins import moved_controls, train_twins
+from twophase_fast.experiments.twins import TwinTrainer, moved_controls, pending_twins, record_twin
 from twophase_fast.experiments.workspace import Workspace
 from twophase_fast.storage import Trajectory
 
@@ -42,9 +43,11 @@ def run(job: Job, *, resume: bool, overwrite: bool, progress: bool | None) -> Tr
             trajectory,
             Progress(job.plan.total_steps, progress) as bar,
             _threads(trajectory.attrs["threads"]),
+            _pool(job, trajectory.attrs["threads"], bar) as pool,
         ):
             if not trajectory.attrs.get("complete"):
-                _measure(Session(recipe, job.plan, trajectory, workspace, bar, job.checkpoints))
+                session = Session(recipe, job.plan, workspace, bar, job.checkpoints, trajectory=trajectory)
+                _measure(session, pool)
                 trajectory.set_attrs({"complete": True})
     except KeyboardInterrupt:
         raise KeyboardInterrupt(
@@ -55,23 +58,50 @@ def run(job: Job, *, resume: bool, overwrite: bool, progress: bool | None) -> Tr
     return trajectory
 
 
-def _measure(session: Session) -> None:
+def _pool(job: Job, threads: int, bar: Progress) -> contextlib.AbstractContextManager[TwinPool | None]:
+    """Worker processes, where the job can be told to them and asks for more than this one."""
+    if job.workers < 2 or job.plan.chaos is None:
+        return contextlib.nullcontext()
+    data_dir = None if job.data_dir is None else str(job.data_dir)
+    setup = {"config": job.config, "data_dir": data_dir, "out": str(job.out), "threads": threads}
+    return TwinPool(job.workers, setup, bar)
+
+
+def _measure(session: Session, pool: TwinPool | None) -> None:
     plan = session.plan
     for trunk in plan.trunks:
-        train_trunk(session, trunk)
+        train_trunk(session, trunk, between=lambda: _record(session, pool, 0.0))
         if plan.cone is not None:
             measure_cone(session, trunk)
-        train_twins(session, trunk)
+        pending = pending_twins(session, trunk)
+        if pool is not None:
+            pool.submit(pending)
+        elif pending:
+            trainer = TwinTrainer(session, trunk)
+            for twin in pending:
+                record_twin(session, twin, trainer.train(twin))
     measure_ceilings(session)
-    if plan.chaos is not None:
-        floor = moved_controls(session, plan.chaos)
-        if floor:
-            warnings.warn(
-                f"control twins moved up to {floor:.3g} away from their trunk: training is not deterministic on this "
-                "device, and smaller distances between twins mean nothing",
-                RuntimeWarning,
-                stacklevel=4,
-            )
+    while pool is not None and pool.unfinished:
+        session.progress.describe("twins")
+        _record(session, pool, 1.0)
+    _warn_of_moved_controls(session)
+
+
+def _record(session: Session, pool: TwinPool | None, timeout: float) -> None:
+    """Record the twins that workers have finished."""
+    for twin, rows in pool.collect(timeout) if pool is not None else ():
+        record_twin(session, twin, rows)
+
+
+def _warn_of_moved_controls(session: Session) -> None:
+    floor = moved_controls(session) if session.plan.chaos is not None else 0.0
+    if floor:
+        warnings.warn(
+            f"control twins moved up to {floor:.3g} away from their trunk: training is not deterministic on this "
+            "device, and smaller distances between twins mean nothing",
+            RuntimeWarning,
+            stacklevel=5,
+        )
 
 
 def _on_the_models_device(recipe: Recipe, plan: Plan) -> Recipe:

@@ -85,6 +85,7 @@ SCHEMA = Table(
         "evaluate_every": _integer("steps between evaluations of loss and accuracy", 1, 100),
         "device": _text("where to train", "cpu"),
         "threads": _maybe(_integer("CPU threads; 1 is best for tiny models, and on a busy machine", 1)),
+        "workers": _integer("processes that train twins beside the one that trains trunks; 1: this one does it", 1, 1),
         "channels_last": _flag("memory layout of convolution weights; faster on CPU", False),
         "checkpoints": _choice("what is kept beside the run after the end", ("none", "trunk", "all"), "trunk"),
         "optimizer": Table(

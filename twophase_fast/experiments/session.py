@@ -22,21 +22,19 @@ _BATCH = 500
 
 
 @dataclass
-class Session:
-    """Recipe and plan, where results and checkpoints go, and what is kept in memory between phases.
+class Tools:
+    """What training and comparing needs: recipe, plan, checkpoints, progress, and trunk outputs kept in memory.
 
     Attributes:
         recipe: How trunks are trained.
         plan: What is measured when.
-        trajectory: Open for writing.
         workspace: Checkpoints.
-        progress: The bar.
+        progress: Counts steps.
         checkpoints: "none", "trunk" or "all": what is kept after the end.
     """
 
     recipe: Recipe
     plan: Plan
-    trajectory: Trajectory
     workspace: Workspace
     progress: Progress
     checkpoints: str
@@ -61,6 +59,17 @@ class Session:
     def loss(self, logits: torch.Tensor, targets: torch.Tensor) -> float:
         """Return the loss of outputs as a float."""
         return float(self.recipe.loss_fn(logits, targets.to(logits.device)))
+
+
+@dataclass(kw_only=True)
+class Session(Tools):
+    """The tools, and where results go.
+
+    Attributes:
+        trajectory: Open for writing.
+    """
+
+    trajectory: Trajectory
 
     def rows(self, table: str, **wanted: object) -> int:
         """Return how many rows of a table have the wanted values."""

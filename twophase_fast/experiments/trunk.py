@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -16,11 +17,16 @@ from twophase_fast.training._modes import eval_mode
 STORED_PARAMETERS = 1_000_000
 
 
-def train_trunk(session: Session, trunk: TrunkName) -> None:
+def train_trunk(session: Session, trunk: TrunkName, between: Callable[[], None]) -> None:
     """Train a trunk to the end, from where an earlier session left it.
 
     Whatever was recorded at a step is durable before a state at or after that step can be resumed from; steps that are
     computed again give the same values, and what they recorded is not recorded twice.
+
+    Args:
+        session: Where results go.
+        trunk: Which one.
+        between: Called after every step.
 
     Raises:
         DivergedError: The loss is not finite; what was recorded is kept.
@@ -39,6 +45,7 @@ def train_trunk(session: Session, trunk: TrunkName) -> None:
         _step(loop, trunk)
         session.progress.advance()
         _arrive(session, trunk, loop, child, recorded)
+        between()
 
 
 def _step(loop: SupervisedLoop, trunk: TrunkName) -> None:

@@ -1,16 +1,17 @@
-"""Train the twins of one trunk, one by one, and compare each with the trunk at its horizons."""
+"""Train the twins of a trunk and compare each with it at its horizons."""
 
 from __future__ import annotations
 
 import copy
 import math
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import nn
 
-from twophase_fast.experiments.plan import Chaos, TrunkName
-from twophase_fast.experiments.session import Session, predict
+from twophase_fast.experiments.plan import TrunkName
+from twophase_fast.experiments.session import Session, Tools, predict
 from twophase_fast.measures import disagreement_rate, loss_barrier, parameter_dissimilarity, parameter_distance
 from twophase_fast.training import DivergedError, Perturbation, Realised, SupervisedLoop, generator_for, perturb
 
@@ -18,75 +19,104 @@ Row = dict[str, int | float | str]
 TABLE = "twins"
 
 
-def train_twins(session: Session, trunk: TrunkName) -> None:
-    """Train all twins of a trunk that are not in the table yet; each adds its rows in one piece when it ends.
+@dataclass(frozen=True)
+class TwinName:
+    """One twin: the trunk it leaves, where, and whether it is the control."""
 
-    Raises:
-        DivergedError: A twin's loss is not finite; the rows of the twins before it are kept.
-    """
-    pending = [twin for twin in session.plan.twins if not _done(session, trunk, *twin)]
-    for t0, _ in set(session.plan.twins) - set(pending):
-        session.progress.skip(max(session.plan.horizons(t0)))
-    if not pending:
-        return
-    loop = session.recipe.loop(trunk)
-    holder = copy.deepcopy(loop.model)
-    for t0, control in pending:
-        session.progress.describe(f"{trunk}: {'control twin' if control else 'twin'} from step {t0}")
-        rows = _Twin(session, trunk, loop, holder, t0, control).run()
-        session.trajectory.append_rows(TABLE, rows)
-        session.workspace.drop_twin(trunk, _name(t0, control))
+    trunk: TrunkName
+    spawn_step: int
+    control: bool
+
+    @property
+    def file(self) -> str:
+        """Name of its checkpoint."""
+        return f"twin-{self.spawn_step:08d}{'-control' if self.control else ''}"
+
+    def __str__(self) -> str:
+        return f"{self.trunk}: {'control twin' if self.control else 'twin'} from step {self.spawn_step}"
 
 
-def _done(session: Session, trunk: TrunkName, t0: int, control: bool) -> bool:
-    return session.rows(TABLE, variant=trunk.variant, seed=trunk.seed, spawn_step=t0, control=int(control)) > 0
+def pending_twins(session: Session, trunk: TrunkName) -> list[TwinName]:
+    """Return the twins of a trunk whose rows are not in the table yet; the others count as progress."""
+    pending = []
+    for t0, control in session.plan.twins:
+        if session.rows(TABLE, variant=trunk.variant, seed=trunk.seed, spawn_step=t0, control=int(control)):
+            session.progress.skip(max(session.plan.horizons(t0)))
+        else:
+            pending.append(TwinName(trunk, t0, control))
+    return pending
 
 
-def _name(t0: int, control: bool) -> str:
-    return f"twin-{t0:08d}{'-control' if control else ''}"
+def record_twin(session: Session, twin: TwinName, rows: list[Row]) -> None:
+    """Add a finished twin's rows, all of them at once, and forget its checkpoint."""
+    session.trajectory.append_rows(TABLE, rows)
+    session.workspace.drop_twin(twin.trunk, twin.file)
+
+
+class TwinTrainer:
+    """Trains the twins of one trunk, one after the other, in the same two modules."""
+
+    def __init__(self, tools: Tools, trunk: TrunkName) -> None:
+        self._tools, self._loop = tools, tools.recipe.loop(trunk)
+        self._holder = copy.deepcopy(self._loop.model)
+
+    def train(self, twin: TwinName, keep: bool = False) -> list[Row]:
+        """Train a twin to its last horizon, from where an earlier session left it.
+
+        Args:
+            twin: Which one.
+            keep: Leave its rows in a checkpoint, for a caller who may be gone before they are recorded.
+
+        Returns:
+            One row per horizon.
+
+        Raises:
+            DivergedError: The twin's loss is not finite.
+        """
+        self._tools.progress.describe(str(twin))
+        return _Twin(self._tools, twin, self._loop, self._holder).run(keep)
 
 
 class _Twin:
     """One twin of a trunk: where it started, the rows it has so far."""
 
-    def __init__(
-        self, session: Session, trunk: TrunkName, loop: SupervisedLoop, holder: nn.Module, t0: int, control: bool
-    ) -> None:
-        assert session.plan.chaos is not None
-        self.session, self.trunk, self.loop, self.holder = session, trunk, loop, holder
-        self.t0, self.control, self.chaos = t0, control, session.plan.chaos
-        self.name, self.rows, self.realised = _name(t0, control), [], Realised(0.0, 0.0, 0, 0)
+    def __init__(self, tools: Tools, twin: TwinName, loop: SupervisedLoop, holder: nn.Module) -> None:
+        assert tools.plan.chaos is not None
+        self.tools, self.loop, self.holder, self.chaos = tools, loop, holder, tools.plan.chaos
+        self.twin, self.trunk, self.t0 = twin, twin.trunk, twin.spawn_step
+        self.rows: list[Row] = []
+        self.realised = Realised(0.0, 0.0, 0, 0)
 
-    def run(self) -> list[Row]:
+    def run(self, keep: bool) -> list[Row]:
         """Train to the last horizon and return one row per horizon."""
-        horizons = self.session.plan.horizons(self.t0)
+        horizons = self.tools.plan.horizons(self.t0)
         self._begin()
         while len(self.rows) < len(horizons):
             self._step()
             if self.loop.steps_done - self.t0 in horizons:
                 self.rows.append(self._compare(self.loop.steps_done - self.t0))
-            if self.session.save_is_due():
-                self.session.workspace.save_twin(self.trunk, self.name, self._state())
+            if self.tools.save_is_due() or (keep and len(self.rows) == len(horizons)):
+                self.tools.workspace.save_twin(self.trunk, self.twin.file, self._state())
         return self.rows
 
     def _begin(self) -> None:
         """Spawn from the trunk, or go on from the state an earlier session left."""
-        state = self.session.workspace.twin(self.trunk, self.name)
+        state = self.tools.workspace.twin(self.trunk, self.twin.file)
         if state is None:
-            self.loop.load_state_dict(self.session.workspace.state(self.trunk, self.t0))
+            self.loop.load_state_dict(self.tools.workspace.state(self.trunk, self.t0))
             self.realised = self._perturb()
             return
         self.loop.load_state_dict(state["loop"])
         self.rows, self.realised = state["rows"], Realised(**state["realised"])
-        self.session.progress.skip(self.loop.steps_done - self.t0)
+        self.tools.progress.skip(self.loop.steps_done - self.t0)
 
     def _state(self) -> dict[str, Any]:
         return {"loop": self.loop.state_dict(), "rows": self.rows, "realised": vars(self.realised)}
 
     def _perturb(self) -> Realised:
-        kind, norm = self.chaos.perturbation.kind, 0.0 if self.control else self.chaos.perturbation.norm
+        kind, norm = self.chaos.perturbation.kind, 0.0 if self.twin.control else self.chaos.perturbation.norm
         names = {name for name, p in self.loop.model.named_parameters() if p.requires_grad}
-        start = self.session.workspace.model(self.trunk, 0)
+        start = self.tools.workspace.model(self.trunk, 0)
         return perturb(
             self.loop.model,
             Perturbation(kind, norm),
@@ -99,41 +129,41 @@ class _Twin:
         try:
             self.loop.step(self.loop.steps_done)
         except DivergedError as error:
-            raise DivergedError(f"{self.trunk}, twin from step {self.t0}: {error}") from error
-        self.session.progress.advance()
+            raise DivergedError(f"{self.twin}: {error}; what was recorded until then is kept") from error
+        self.tools.progress.advance()
 
     def _compare(self, horizon: int) -> Row:
-        session, step = self.session, self.t0 + horizon
-        trunk_logits = session.trunk_logits(self.trunk, step, self.holder)
-        self.holder.load_state_dict(session.workspace.model(self.trunk, step))
-        twin_logits = predict(self.loop.model, session.recipe.test[0])
-        if session.checkpoints == "all":
-            session.workspace.save_twin_model(self.trunk, self.name, step, self.loop.model)
+        tools, step = self.tools, self.t0 + horizon
+        trunk_logits = tools.trunk_logits(self.trunk, step, self.holder)
+        self.holder.load_state_dict(tools.workspace.model(self.trunk, step))
+        twin_logits = predict(self.loop.model, tools.recipe.test[0])
+        if tools.checkpoints == "all":
+            tools.workspace.save_twin_model(self.trunk, self.twin.file, step, self.loop.model)
         distance = parameter_distance(self.holder, self.loop.model)
         return {
             "variant": self.trunk.variant,
             "seed": self.trunk.seed,
             "spawn_step": self.t0,
             "horizon": horizon,
-            "control": int(self.control),
-            "perturbation": "none" if self.control else self.chaos.perturbation.kind,
+            "control": int(self.twin.control),
+            "perturbation": "none" if self.twin.control else self.chaos.perturbation.kind,
             **vars(self.realised),
             "dissimilarity": parameter_dissimilarity(self.holder, self.loop.model),
             "distance": distance.total,
             "relative_distance": distance.relative,
             "barrier": self._barrier() if self.chaos.barrier_at(horizon) else math.nan,
             "disagreement": disagreement(twin_logits, trunk_logits),
-            "twin_test_loss": session.loss(twin_logits, session.recipe.test[1]),
-            "trunk_test_loss": session.loss(trunk_logits, session.recipe.test[1]),
+            "twin_test_loss": tools.loss(twin_logits, tools.recipe.test[1]),
+            "trunk_test_loss": tools.loss(trunk_logits, tools.recipe.test[1]),
         }
 
     def _barrier(self) -> float:
-        inputs, targets = self.session.recipe.test
+        inputs, targets = self.tools.recipe.test
         size, device = self.chaos.barrier_test_size, next(self.holder.parameters()).device
         data = (inputs[:size].to(device), targets[:size].to(device))
         return float(
             loss_barrier(
-                self.loop.model, self.holder, data, self.session.recipe.loss_fn, alphas=self.chaos.barrier_alphas
+                self.loop.model, self.holder, data, self.tools.recipe.loss_fn, alphas=self.chaos.barrier_alphas
             )
         )
 
@@ -145,8 +175,7 @@ def disagreement(first: torch.Tensor, second: torch.Tensor) -> float:
     return disagreement_rate(first, second)
 
 
-def moved_controls(session: Session, chaos: Chaos) -> float:
+def moved_controls(session: Session) -> float:
     """Return the largest distance of a control twin from its trunk: exactly 0 unless an op is not deterministic."""
     table = session.trajectory.table(TABLE)
-    distances = table["distance"][table["control"] == 1]
-    return float(distances.max(initial=0.0)) if len(chaos.controls()) else 0.0
+    return float(table["distance"][table["control"] == 1].max(initial=0.0))
