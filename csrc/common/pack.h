@@ -1,4 +1,4 @@
-// Packing of strided rows into k-major panels (tile.h); templates over a SIMD trait S of the AVX2 tier.
+// Packing of strided rows into k-major panels (tile.h), by square blocks; templates over a SIMD trait.
 //
 // Row i, element q goes to panels[(i / width) * panel_stride + q * width + i % width]; rows missing in the
 // last panel are zero, so that whole registers of it can be read.
@@ -54,22 +54,25 @@ inline void pack_any(const typename S::T* const (&from)[S::lanes], int rows, int
     for (int i = 0; i < S::lanes; ++i) to[q * width + i] = i < rows ? from[i][q * depth_stride] : 0;
 }
 
-// Rows first ... first + count - 1 of `source` to places start ... of panels of `width`; start and width are
-// multiples of S::lanes, and the last group of `lanes` places is filled up with zeros.
+// Rows first ... first + count - 1 of `source` to places start ... of panels of `width`, filled up with zeros
+// to whole registers of S, which start and width are multiples of.
 template <class S>
 inline void pack_rows(const Rows<typename S::T>& source, int64_t first, int64_t count, int64_t depth,
                       typename S::T* panels, int64_t panel_stride, int64_t width, int64_t start) {
-  for (int64_t i = 0; i < count; i += S::lanes) {
-    const typename S::T* from[S::lanes];
-    const int rows = static_cast<int>(count - i < S::lanes ? count - i : S::lanes);
+  using Pack = typename S::Pack;
+  const int64_t end = (count + S::lanes - 1) / S::lanes * S::lanes;
+  for (int64_t i = 0; i < end; i += Pack::lanes) {
+    const typename S::T* from[Pack::lanes] = {};
+    const int rows = static_cast<int>(count <= i ? 0 : count - i < Pack::lanes ? count - i : Pack::lanes);
     for (int r = 0; r < rows; ++r) from[r] = source.row(first + i + r);
     typename S::T* to = panels + (start + i) / width * panel_stride + (start + i) % width;
     if (source.depth_stride == 1) {
-      pack_transposed<S>(from, rows, depth, to, width);
-    } else if (rows == S::lanes && source.inner_stride == 1 && from[S::lanes - 1] - from[0] == S::lanes - 1) {
-      pack_copied<S>(from[0], source.depth_stride, depth, to, width);
+      pack_transposed<Pack>(from, rows, depth, to, width);
+    } else if (rows == Pack::lanes && source.inner_stride == 1 &&
+               from[Pack::lanes - 1] - from[0] == Pack::lanes - 1) {
+      pack_copied<Pack>(from[0], source.depth_stride, depth, to, width);
     } else {
-      pack_any<S>(from, rows, source.depth_stride, depth, to, width);
+      pack_any<Pack>(from, rows, source.depth_stride, depth, to, width);
     }
   }
 }

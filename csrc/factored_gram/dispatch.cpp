@@ -1,6 +1,4 @@
 // Chooses the tier and the method, or calls the scalar oracle.
-#include <type_traits>
-
 #include "common/x86.h"
 #include "factored_gram/block_driver.h"
 #include "factored_gram/half_driver.h"
@@ -9,13 +7,11 @@ namespace twophase {
 namespace {
 
 #ifdef TWOPHASE_X86
-template <class T>
-const FactoredKernels<T>& kernels_of(Isa) {
-  if constexpr (std::is_same_v<T, float>) {
-    return factored_avx2_f32;
-  } else {
-    return factored_avx2_f64;
-  }
+const FactoredKernels<float>& kernels_of(Isa isa, float) {
+  return isa < Isa::avx512 ? factored_avx2_f32 : factored_avx512_f32;
+}
+const FactoredKernels<double>& kernels_of(Isa isa, double) {
+  return isa < Isa::avx512 ? factored_avx2_f64 : factored_avx512_f64;
 }
 #endif
 
@@ -34,9 +30,9 @@ void factored_gram(const FactoredGram<T>& problem, GramMethod method, const Fact
   if (is_empty(problem)) return;
 #ifdef TWOPHASE_X86
   if (isa != Isa::scalar && method == GramMethod::half) {
-    return HalfDriver<T>(problem, blocks, kernels_of<T>(isa), threads).run();
+    return HalfDriver<T>(problem, blocks, kernels_of(isa, T()), threads).run();
   }
-  if (isa != Isa::scalar) return BlockDriver<T>(problem, method, blocks, kernels_of<T>(isa), threads).run();
+  if (isa != Isa::scalar) return BlockDriver<T>(problem, method, blocks, kernels_of(isa, T()), threads).run();
 #endif
   factored_gram_scalar(problem, threads);
 }

@@ -55,14 +55,13 @@ struct HalfRows {
   void pack_right() const {
     const FactoredSide<T>& r = f.right;
     const Rows<T> inputs{r.a + task.m * r.a_sample, larger(r.positions, 1), 0, r.a_position, r.a_input};
-    pack_rows<typename S::Pack>(inputs, 0, r.positions, f.inputs, right_a, f.inputs * right_a_width(),
-                                right_a_width(), 0);
+    pack_rows<S>(inputs, 0, r.positions, f.inputs, right_a, f.inputs * right_a_width(), right_a_width(), 0);
     for (int64_t e = 0; e < r.classes; ++e) {
       const Rows<T> outputs{r.g + task.m * r.g_sample + e * r.g_class, larger(f.outputs, 1), 0, r.g_output,
                             r.g_position};
-      pack_rows<typename S::Pack>(
-          outputs, 0, f.outputs, r.positions, right_g + e / groups.size * groups.panels * r.positions,
-          r.positions * panel_width<S>, panel_width<S>, e % groups.size * groups.outputs);
+      pack_rows<S>(outputs, 0, f.outputs, r.positions,
+                   right_g + e / groups.size * groups.panels * r.positions, r.positions * panel_width<S>,
+                   panel_width<S>, e % groups.size * groups.outputs);
     }
   }
 

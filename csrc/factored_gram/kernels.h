@@ -52,6 +52,8 @@ struct FactoredKernels {
 
 extern const FactoredKernels<float> factored_avx2_f32;
 extern const FactoredKernels<double> factored_avx2_f64;
+extern const FactoredKernels<float> factored_avx512_f32;
+extern const FactoredKernels<double> factored_avx512_f64;
 
 template <class T>
 void factored_gram_scalar(const FactoredGram<T>& problem, int threads);

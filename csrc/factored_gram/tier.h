@@ -8,12 +8,6 @@ namespace twophase {
 namespace {
 
 template <class S>
-inline void pack_operand(const Rows<typename S::T>& source, int64_t first, int64_t count, int64_t depth,
-                         typename S::T* panels, int64_t panel_stride, int64_t width, int64_t start) {
-  pack_rows<typename S::Pack>(source, first, count, depth, panels, panel_stride, width, start);
-}
-
-template <class S>
 inline int64_t block_scratch(const BlockTask<typename S::T>& task) {
   const int64_t step = chunk_rows<S>(task.rows);
   return task.left.samples * padded(task.right.samples, S::lanes) + 2 * step * step + step;
@@ -21,7 +15,7 @@ inline int64_t block_scratch(const BlockTask<typename S::T>& task) {
 
 template <class S>
 constexpr FactoredKernels<typename S::T> factored_kernels() {
-  return {panel_width<S>, S::lanes,         pack_operand<S>, block_scratch<S>,
+  return {panel_width<S>, S::lanes,         pack_rows<S>,    block_scratch<S>,
           run_tiles<S>,   run_pointwise<S>, half_scratch<S>, run_half<S>};
 }
 

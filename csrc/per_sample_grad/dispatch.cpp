@@ -1,7 +1,6 @@
 // Drives a vector tier over samples, groups and threads, or calls the scalar oracle.
 #include <algorithm>
 #include <memory>
-#include <type_traits>
 #include <vector>
 
 #include "common/parallel.h"
@@ -13,13 +12,11 @@ namespace twophase {
 namespace {
 
 #ifdef TWOPHASE_X86
-template <class T>
-const GradKernels<T>& kernels_of(Isa) {
-  if constexpr (std::is_same_v<T, float>) {
-    return grad_avx2_f32;
-  } else {
-    return grad_avx2_f64;
-  }
+const GradKernels<float>& kernels_of(Isa isa, float) {
+  return isa < Isa::avx512 ? grad_avx2_f32 : grad_avx512_f32;
+}
+const GradKernels<double>& kernels_of(Isa isa, double) {
+  return isa < Isa::avx512 ? grad_avx2_f64 : grad_avx512_f64;
 }
 #endif
 
@@ -131,7 +128,7 @@ class ConvDriver {
 template <class T>
 void linear_grad(const LinearGrad<T>& problem, Isa isa, int threads) {
 #ifdef TWOPHASE_X86
-  if (isa != Isa::scalar) return linear_grad_vector(problem, kernels_of<T>(isa), threads);
+  if (isa != Isa::scalar) return linear_grad_vector(problem, kernels_of(isa, T()), threads);
 #endif
   linear_grad_scalar(problem, threads);
 }
@@ -139,7 +136,7 @@ void linear_grad(const LinearGrad<T>& problem, Isa isa, int threads) {
 template <class T>
 void conv_grad(const ConvGrad<T>& problem, Isa isa, int threads) {
 #ifdef TWOPHASE_X86
-  if (isa != Isa::scalar) return ConvDriver<T>(problem, kernels_of<T>(isa), threads).run();
+  if (isa != Isa::scalar) return ConvDriver<T>(problem, kernels_of(isa, T()), threads).run();
 #endif
   conv_grad_scalar(problem, threads);
 }

@@ -36,6 +36,8 @@ struct GradKernels {
 
 extern const GradKernels<float> grad_avx2_f32;
 extern const GradKernels<double> grad_avx2_f64;
+extern const GradKernels<float> grad_avx512_f32;
+extern const GradKernels<double> grad_avx512_f64;
 
 template <class T>
 void linear_grad_scalar(const LinearGrad<T>& problem, int threads);

@@ -87,9 +87,10 @@ inline void pack_patches(const Patches<typename S::T>& patches, int64_t count, t
                          int64_t width, typename S::T* line) {
   using Pack = typename S::Pack;
   const int64_t terms = patches.problem->out_height * patches.problem->out_width;
-  for (int64_t i = 0; i < count; i += Pack::lanes) {
-    const int rows = static_cast<int>(smaller(Pack::lanes, count - i));
-    const typename S::T* from[Pack::lanes];
+  const int64_t end = (count + S::lanes - 1) / S::lanes * S::lanes;
+  for (int64_t i = 0; i < end; i += Pack::lanes) {
+    const int rows = static_cast<int>(larger(0, smaller(Pack::lanes, count - i)));
+    const typename S::T* from[Pack::lanes] = {};
     for (int r = 0; r < rows; ++r) {
       copy_patch(patches, i + r, line + r * terms);
       from[r] = line + r * terms;
@@ -99,14 +100,8 @@ inline void pack_patches(const Patches<typename S::T>& patches, int64_t count, t
 }
 
 template <class S>
-inline void pack_operand(const Rows<typename S::T>& source, int64_t first, int64_t count, int64_t depth,
-                         typename S::T* panels, int64_t panel_stride, int64_t width, int64_t start) {
-  pack_rows<typename S::Pack>(source, first, count, depth, panels, panel_stride, width, start);
-}
-
-template <class S>
 constexpr GradKernels<typename S::T> grad_kernels() {
-  return {panel_width<S>, S::lanes, pack_operand<S>, pack_patches<S>, multiply<S>};
+  return {panel_width<S>, S::lanes, pack_rows<S>, pack_patches<S>, multiply<S>};
 }
 
 }  // namespace
