@@ -15,7 +15,7 @@ from torch.autograd.graph import GradientEdge
 
 from twophase_fast._types import UnsupportedModelError
 from twophase_fast.ntk.forward import Function
-from twophase_fast.ntk.graph import Graph
+from twophase_fast.ntk.graph import Graph, pull
 from twophase_fast.ntk.inputs import Batch
 from twophase_fast.ntk.probe import Structure, check_same_rows, irregular_uses
 from twophase_fast.ntk.readout import FeatureSeeds, Readout, ReadoutFactor
@@ -38,6 +38,7 @@ def capture(
     names: Collection[str] | None = None,
     first: bool = False,
     readout: Readout | None = None,
+    at_once: int = 1,
 ) -> dict[str, AnyFactor]:
     """Return parameter name -> factor of its Jacobian on `batch`.
 
@@ -49,6 +50,7 @@ def capture(
             the model's own outputs), or of directions [K, D] of the features where a readout was cut off.
         names: Parameters to capture (default: all selected); nothing deeper than their uses is pulled back.
         readout: A readout that is cut off; its own factor is then a `ReadoutFactor`.
+        at_once: Directions pulled back in one batched call.
         first: The batch starts with the samples the probe ran on; their outputs are then compared, which shows a
             coupling between samples.
 
@@ -63,34 +65,44 @@ def capture(
     if structure.signature is not None and graph.signature() != structure.signature:
         if batch.size == 1:  # torch takes other views for a batch of one: run the sample twice and keep one
             twice = batch.take(torch.zeros(2, dtype=torch.long, device=function.device))
-            pair = capture(function, twice, structure, directions, names=names, readout=readout)
+            pair = capture(function, twice, structure, directions, names=names, readout=readout, at_once=at_once)
             return {name: first_samples(factor, 1) for name, factor in pair.items()}
         if readout is not None:
             raise UnsupportedModelError("the model runs another program on this batch than on the probe batch")
     if readout is not None:
-        return capture_features(function, graph, readout, directions, names)
+        return capture_features(function, graph, readout, directions, names, at_once)
     regular = graph.signature() == structure.signature
     uses = structure.uses if regular else irregular_uses(function, graph)
-    return body_factors(function, graph, uses, Seeds(graph, directions), names)
+    return body_factors(function, graph, uses, Seeds(graph, directions), names, at_once)
 
 
 def body_factors(
-    function: Function, graph: Graph, uses: Sequence[UseSpec], seeds: Start, names: Collection[str] | None
+    function: Function,
+    graph: Graph,
+    uses: Sequence[UseSpec],
+    seeds: Start,
+    names: Collection[str] | None,
+    at_once: int = 1,
 ) -> dict[str, Factor]:
     """Pull back from `seeds` and return parameter name -> factor."""
     if names is not None:
         uses = [u for u in (_restricted(u, names) for u in uses) if u.slots]
-    factors = factors_of(function, graph, uses, pull_back(graph, uses, seeds))
+    factors = factors_of(function, graph, uses, pull_back(graph, uses, seeds, at_once))
     return factors if names is None else {name: factors[name] for name in factors if name in names}
 
 
 def capture_features(
-    function: Function, graph: Graph, readout: Readout, directions: torch.Tensor, names: Collection[str] | None
+    function: Function,
+    graph: Graph,
+    readout: Readout,
+    directions: torch.Tensor,
+    names: Collection[str] | None,
+    at_once: int = 1,
 ) -> dict[str, AnyFactor]:
     """Return the factors below a readout, and the readout's own."""
     rows, features = readout.features(graph)
     seeds = FeatureSeeds(graph, readout, rows, directions)
-    factors: dict[str, AnyFactor] = body_factors(function, graph, readout.uses, seeds, names)
+    factors: dict[str, AnyFactor] = body_factors(function, graph, readout.uses, seeds, names, at_once)
     if readout.weight is not None and (names is None or readout.weight in names):
         tied = factors.get(readout.weight)
         parts = (None, None) if tied is None else (tied.tokens, tied.g)
@@ -107,8 +119,8 @@ class Start(Protocol):
 
     def __len__(self) -> int: ...
 
-    def pull(self, edges: list[GradientEdge], k: int) -> tuple[torch.Tensor | None, ...]:
-        """Return the cotangents of start k at `edges`."""
+    def pull(self, edges: list[GradientEdge], ks: slice, *, batched: bool) -> tuple[torch.Tensor | None, ...]:
+        """Return the cotangents of starts `ks` at `edges`, each [k, *shape] (one k unless batched)."""
 
 
 @dataclass(frozen=True)
@@ -126,11 +138,11 @@ class Seeds:
     def __len__(self) -> int:
         return self.directions.shape[0]
 
-    def pull(self, edges: list[GradientEdge], k: int) -> tuple[torch.Tensor | None, ...]:
+    def pull(self, edges: list[GradientEdge], ks: slice, *, batched: bool) -> tuple[torch.Tensor | None, ...]:
         """Return the cotangents of sum_c directions[k, c] f_c at `edges`."""
         y = self.graph.output
-        seed = self.directions[k].to(y).expand(y.shape)
-        return torch.autograd.grad([y], edges, [seed], retain_graph=True, allow_unused=True)
+        seeds = self.directions[ks].to(y).unsqueeze(1)
+        return pull([y], edges, seeds.expand(-1, *y.shape), batched=batched)
 
 
 def _restricted(use: UseSpec, names: Collection[str]) -> UseSpec:
@@ -138,29 +150,34 @@ def _restricted(use: UseSpec, names: Collection[str]) -> UseSpec:
     return replace(use, slots=tuple(slot for slot in use.slots if not set(slot.leaves).isdisjoint(names)))
 
 
-def pull_back(graph: Graph, uses: Sequence[UseSpec], seeds: Start) -> Cotangents:
-    """Return (node position, output index) -> cotangents [N, K, *before, outer, inner, *after]."""
+def pull_back(graph: Graph, uses: Sequence[UseSpec], seeds: Start, at_once: int = 1) -> Cotangents:
+    """Return (node position, output index) -> cotangents [N, K, *before, outer, inner, *after].
+
+    `at_once` > 1 pulls that many back in one batched call.
+    """
     layouts = {(u.node, j): layout for u in uses for j, layout in u.layouts.items()}
     edges = [GradientEdge(graph.nodes[index], j) for index, j in layouts]
     collected: Cotangents = {}
-    for k in range(len(seeds)):
-        for key, grad in zip(layouts, seeds.pull(edges, k)):
-            if grad is not None:
-                _store(collected, key, layouts[key], grad.detach(), k, len(seeds))
+    for first in range(0, len(seeds) if edges else 0, at_once):
+        ks = slice(first, min(first + at_once, len(seeds)))
+        for key, grads in zip(layouts, seeds.pull(edges, ks, batched=at_once > 1)):
+            if grads is not None:
+                _store(collected, key, layouts[key], grads.detach(), ks, len(seeds))
             elif key in collected:
-                collected[key][:, k].zero_()
+                collected[key][:, ks].zero_()
     return collected
 
 
 def _store(
-    collected: Cotangents, key: tuple[int, int], layout: AnyLayout, grad: torch.Tensor, c: int, count: int
+    collected: Cotangents, key: tuple[int, int], layout: AnyLayout, grads: torch.Tensor, ks: slice, count: int
 ) -> None:
-    """Put the cotangent of output `c` in its place."""
-    by_sample = layout.by_sample(grad)
-    if key not in collected:
-        shape = (by_sample.shape[0], count, *by_sample.shape[1:])
-        collected[key] = grad.new_zeros(shape) if c else grad.new_empty(shape)
-    collected[key][:, c].copy_(by_sample)
+    """Put the cotangents of starts `ks` in their places."""
+    for k, grad in zip(range(ks.start, ks.stop), grads):
+        by_sample = layout.by_sample(grad)
+        if key not in collected:
+            shape = (by_sample.shape[0], count, *by_sample.shape[1:])
+            collected[key] = grad.new_zeros(shape) if k else grad.new_empty(shape)
+        collected[key][:, k].copy_(by_sample)
 
 
 def factors_of(function: Function, graph: Graph, uses: Sequence[UseSpec], cotangents: Cotangents) -> dict[str, Factor]:

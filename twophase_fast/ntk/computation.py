@@ -20,7 +20,7 @@ from twophase_fast.ntk.plan import Plan, Task, make_plan
 from twophase_fast.ntk.probe import Structure, probe
 from twophase_fast.ntk.readout import LiftedAccumulator, Readout, ReadoutFactor, find_readout
 from twophase_fast.ntk.shelf import Shelf
-from twophase_fast.ntk.survey import method_of, survey, widest
+from twophase_fast.ntk.survey import can_batch, method_of, survey, widest
 from twophase_fast.rules.factors import Factor, compact
 
 _IRREGULAR_SLICE = 256 * 2**20
@@ -38,12 +38,14 @@ class Info:
         plan: Tile, groups, methods and predicted peak.
         seconds: Stage -> seconds: `probe`, `capture`, `gram`.
         methods: Parameter name -> method of its Gram block.
+        looped: Why cotangents were pulled back one output at a time; empty if several at once.
     """
 
     precision: Precision = "highest"
     plan: Plan | None = None
     seconds: dict[str, float] = field(default_factory=lambda: {"probe": 0.0, "capture": 0.0, "gram": 0.0})
     methods: dict[str, str] = field(default_factory=dict)
+    looped: str = ""
 
     @contextmanager
     def timed(self, stage: str) -> Iterator[None]:
@@ -185,6 +187,7 @@ class Computation:
                 names=group,
                 first=piece.start == 0,
                 readout=self._readout,
+                at_once=self.info.plan.at_once,
             )
             for name in group:
                 factor = factors.pop(name, None)
@@ -221,13 +224,15 @@ class Computation:
         )
         if any(s.signature is None for s in self._structures):
             tile = self.tile or min(_IRREGULAR_TILE, max(task.rows, task.columns or 0))
-            return Plan(task, tile, classes, (tuple(self.function.parameters),), {}, _IRREGULAR_SLICE, 0)
+            self.info.looped = "the program depends on the data"
+            return Plan(task, tile, classes, 1, (tuple(self.function.parameters),), {}, _IRREGULAR_SLICE, 0)
         budget = self.budget
         if budget is None:
             budget = int(free_bytes(self.function.device) * DEFAULT_SHARE)
         surveys = [survey(self.function, structure, self._readout) for structure in self._structures]
         activation = max(s.activation_bytes for s in self._structures)
-        return make_plan(widest(surveys), task, activation, budget=budget, tile=self.tile)
+        self.info.looped = can_batch(self._structures[0], self._readout) if classes > 1 else "one output"
+        return make_plan(widest(surveys), task, activation, budget=budget, tile=self.tile, batched=not self.info.looped)
 
     def _accumulator(self) -> Accumulator | LiftedAccumulator:
         task = self.info.plan.task
@@ -260,8 +265,8 @@ class Computation:
             for n in range(0 if batch is None else batch.size):
                 piece = batch.take(slice(n, n + 1))
                 structure = probe(self.function, piece)
-                directions = self._directions(slice(0, self._directions_count))
-                for name, factor in capture(self.function, piece, structure, directions).items():
+                total = torch.ones(1, structure.outputs, dtype=torch.float64)
+                for name, factor in capture(self.function, piece, structure, total).items():
                     _check_finite(factor.dense(), name, f" for sample {n} of {label}")
         raise UnsupportedModelError(
             "the kernel has NaN or infinite entries though every Jacobian is finite: their products overflow; rescale "

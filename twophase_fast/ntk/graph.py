@@ -6,7 +6,7 @@ from collections import defaultdict
 from dataclasses import dataclass
 
 import torch
-from torch.autograd.graph import Node
+from torch.autograd.graph import GradientEdge, Node
 
 ACCUMULATE = "torch::autograd::AccumulateGrad"
 
@@ -58,6 +58,16 @@ def walk(output: torch.Tensor) -> Graph:
                 order.append(upstream)
                 stack.append(upstream)
     return Graph(output, order, index, dict(consumers))
+
+
+def pull(
+    outputs: list[torch.Tensor | GradientEdge], edges: list[GradientEdge], seeds: torch.Tensor, *, batched: bool
+) -> tuple[torch.Tensor | None, ...]:
+    """Return the cotangents at `edges` of one output for seeds [k, *shape]: [k, ...] each (k = 1 unless batched)."""
+    if batched:
+        return torch.autograd.grad(outputs, edges, [seeds], retain_graph=True, allow_unused=True, is_grads_batched=True)
+    grads = torch.autograd.grad(outputs, edges, [seeds[0]], retain_graph=True, allow_unused=True)
+    return tuple(None if g is None else g.unsqueeze(0) for g in grads)
 
 
 def output_shape(node: Node, j: int) -> torch.Size:

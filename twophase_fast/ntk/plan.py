@@ -22,6 +22,7 @@ MIB = 2**20
 _TILES = (256, 128, 64, 32, 16, 8, 4, 2, 1)
 _CHUNKS = (1024, 512, 256, 128, 64, 32, 16, 8, 4, 2, 1)
 _FORWARD_COST = 1.5  # one forward pass, in pull-backs of one output
+_AT_ONCE = 16  # outputs in one batched pull-back
 _CALL_COST = 1.0  # fixed cost of one pull-back call, in samples
 _SLICE_BYTES = 256 * MIB
 _TRANSIENT_BYTES = 512 * MIB
@@ -97,6 +98,7 @@ class Plan:
         task: What is computed.
         tile: Samples per forward pass.
         chunk: Outputs pulled back at a time (all of them for a full kernel).
+        at_once: Outputs in one batched pull-back call (1: looped).
         groups: Parameter names held together, in backward order.
         methods: Parameter name -> method.
         slice_bytes: Largest materialised Jacobian slice.
@@ -107,6 +109,7 @@ class Plan:
     task: Task
     tile: int
     chunk: int
+    at_once: int
     groups: tuple[tuple[str, ...], ...]
     methods: dict[str, Method]
     slice_bytes: int
@@ -145,6 +148,7 @@ def make_plan(
     *,
     budget: int,
     tile: int | None = None,
+    batched: bool = False,
 ) -> Plan:
     """Return the plan with the least repeated work that fits.
 
@@ -154,12 +158,13 @@ def make_plan(
         activation_bytes: Bytes a forward keeps, per sample.
         budget: Bytes that may be used over model and inputs.
         tile: Samples per forward pass, or None to choose.
+        batched: Whether several outputs can be pulled back in one call.
 
     Raises:
         InputError: Not even one sample of one parameter fits; the message says the smallest budget that works.
     """
     tiles = [tile] if tile else _tiles(max(task.rows, task.columns or 0))
-    sizer = _Sizer(profiles, task, activation_bytes, budget)
+    sizer = _Sizer(profiles, task, activation_bytes, budget, batched=batched)
     best, least = None, math.inf
     for size in tiles:
         for chunk in _chunks(task):
@@ -190,8 +195,11 @@ def _chunks(task: Task) -> list[int]:
 class _Sizer:
     """Predicts bytes for tiles, chunks of outputs and groups of parameters."""
 
-    def __init__(self, profiles: Sequence[Profile], task: Task, activation_bytes: int, budget: int) -> None:
+    def __init__(
+        self, profiles: Sequence[Profile], task: Task, activation_bytes: int, budget: int, *, batched: bool
+    ) -> None:
         self.profiles, self.task, self.activation, self.budget = list(profiles), task, activation_bytes, budget
+        self.batched = batched
         self.slice_bytes = min(_SLICE_BYTES, max(budget // 6, 1))
 
     def stored(self, profile: Profile, chunk: int) -> int:
@@ -199,8 +207,14 @@ class _Sizer:
         return profile.stored_bytes(chunk, self.task.itemsize) * self.task.samples
 
     def transient(self, group: Sequence[Profile], tile: int, chunk: int) -> int:
-        """Bytes of one tile's graph and of the cotangents the group pulls back (one output's twice: as they arrive)."""
-        return tile * (self.activation + (chunk + 1) * sum(p.transient_bytes for p in group))
+        """Bytes of one tile's graph and of the cotangents the group pulls back (twice for those that just arrive)."""
+        at_once = self.at_once(chunk)
+        flowing = 0.15 * self.activation * at_once
+        return int(tile * (self.activation + flowing + (chunk + at_once) * sum(p.transient_bytes for p in group)))
+
+    def at_once(self, chunk: int) -> int:
+        """Outputs pulled back in one call."""
+        return min(chunk, _AT_ONCE) if self.batched else 1
 
     def slices(self, group: Sequence[Profile], chunk: int) -> int:
         """Bytes of the largest Jacobian slices; parameters kept materialised need none."""
@@ -237,14 +251,19 @@ class _Sizer:
     def repeats(self, groups: Sequence[Sequence[Profile]], tile: int, chunk: int) -> float:
         """Return forwards and pull-backs per sample, in units of one pull-back of one output; small tiles cost more."""
         chunks = -(-self.task.classes // chunk)
-        return len(groups) * (self.task.classes + _FORWARD_COST * chunks) * (1 + _CALL_COST / tile)
+        return (
+            len(groups) * (self.task.classes + _FORWARD_COST * chunks) * (1 + _CALL_COST / (tile * self.at_once(chunk)))
+        )
 
     def smallest(self, tile: int, chunk: int) -> int:
         """Return the smallest budget that works, in bytes."""
         held = self.task.kernel_bytes + _LIBRARY_BYTES
         own = (self.stored(p, chunk) + self.transient([p], tile, chunk) for p in self.profiles)
         least = held + max(own)
-        while not all(_Sizer([p], self.task, self.activation, least).fits([p], tile, chunk) for p in self.profiles):
+        while not all(
+            _Sizer([p], self.task, self.activation, least, batched=self.batched).fits([p], tile, chunk)
+            for p in self.profiles
+        ):
             least = int(least * 1.1)
         return least
 
@@ -262,4 +281,4 @@ class _Sizer:
                 methods[p.name] = method
         names = tuple(tuple(p.name for p in group) for group in groups)
         peak = max(self.peak(group, tile, chunk) for group in groups)
-        return Plan(task, tile, chunk, names, methods, self.slice_bytes, peak, tuple(rows))
+        return Plan(task, tile, chunk, self.at_once(chunk), names, methods, self.slice_bytes, peak, tuple(rows))

@@ -28,7 +28,7 @@ from twophase_fast._types import UnsupportedModelError
 from twophase_fast.ntk.accumulate import Accumulator
 from twophase_fast.ntk.cost import Method
 from twophase_fast.ntk.forward import Function
-from twophase_fast.ntk.graph import ACCUMULATE, Graph
+from twophase_fast.ntk.graph import ACCUMULATE, Graph, pull
 from twophase_fast.ntk.probe import Structure
 from twophase_fast.ntk.uses import UseSpec
 from twophase_fast.rules.factors import Factor, Lookup
@@ -85,15 +85,15 @@ class FeatureSeeds:
     def __len__(self) -> int:
         return self.directions.shape[0]
 
-    def pull(self, edges: list[GradientEdge], k: int) -> tuple[torch.Tensor | None, ...]:
+    def pull(self, edges: list[GradientEdge], ks: slice, *, batched: bool) -> tuple[torch.Tensor | None, ...]:
         """Return the cotangents of sum_i directions[k, i] h_i at `edges`."""
         node, j = self.graph.nodes[self.readout.node].next_functions[self.readout.input_slot]
-        if node is None or not edges:
+        if node is None:
             return (None,) * len(edges)
-        meta = node._input_metadata[j]
-        seed = torch.zeros(tuple(meta.shape), dtype=meta.dtype, device=self.rows.device)
-        seed.view(-1, seed.shape[-1])[self.rows] = self.directions[k].to(seed)
-        return torch.autograd.grad([GradientEdge(node, j)], edges, [seed], retain_graph=True, allow_unused=True)
+        meta, chosen = node._input_metadata[j], self.directions[ks]
+        seeds = torch.zeros((len(chosen), *meta.shape), dtype=meta.dtype, device=self.rows.device)
+        seeds.view(len(chosen), -1, seeds.shape[-1])[:, self.rows] = chosen.to(seeds).unsqueeze(1)
+        return pull([GradientEdge(node, j)], edges, seeds, batched=batched)
 
 
 @dataclass(frozen=True)

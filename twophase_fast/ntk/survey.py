@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 
-from twophase_fast.ntk.capture import AnyFactor, Seeds, body_factors, capture_features
+from twophase_fast.ntk.capture import AnyFactor, Seeds, body_factors, capture_features, pull_back
 from twophase_fast.ntk.cost import Method, Sizes
 from twophase_fast.ntk.forward import Function
 from twophase_fast.ntk.graph import Graph, output_shape
 from twophase_fast.ntk.probe import Structure
-from twophase_fast.ntk.readout import Readout, ReadoutFactor
+from twophase_fast.ntk.readout import FeatureSeeds, Readout, ReadoutFactor
 from twophase_fast.ntk.uses import UseSpec
 from twophase_fast.rules.factors import Conv, Dense, Factor, Lookup
 
@@ -61,6 +62,27 @@ def survey(function: Function, structure: Structure, readout: Readout | None) ->
         factors = capture_features(function, graph, readout, once, None)
     profiles = [_profile(name, factor, uses, graph) for name, factor in factors.items()]
     return sorted(profiles, key=lambda profile: -profile.depth)
+
+
+def can_batch(structure: Structure, readout: Readout | None) -> str:
+    """Return why several directions cannot (or should not) be pulled back in one batched call; empty if they can.
+
+    Convolutions are slower that way (measured), and some nodes have no batched backward.
+    """
+    graph, uses = structure.graph, structure.uses if readout is None else readout.uses
+    if any("Convolution" in node.name() for node in graph.nodes):
+        return "convolutions"
+    width = structure.outputs if readout is None else readout.matrix.shape[1]
+    two = torch.eye(2, width, dtype=torch.float64)
+    rows = (torch.empty(0), None) if readout is None else readout.features(graph)
+    seeds = Seeds(graph, two) if readout is None else FeatureSeeds(graph, readout, rows[0], two)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            pull_back(graph, uses, seeds, at_once=2)
+    except (RuntimeError, UserWarning) as error:
+        return str(error).splitlines()[0]
+    return ""
 
 
 def widest(surveys: Sequence[Sequence[Profile]]) -> list[Profile]:
