@@ -47,6 +47,13 @@ class Info:
     methods: dict[str, str] = field(default_factory=dict)
     looped: str = ""
 
+    def include(self, part: Info) -> None:
+        """Add the seconds of a part of the same computation; keep its plan."""
+        self.plan, self.looped = part.plan, part.looped
+        self.methods.update(part.methods)
+        for stage, seconds in part.seconds.items():
+            self.seconds[stage] += seconds
+
     @contextmanager
     def timed(self, stage: str) -> Iterator[None]:
         """Add the time spent inside to a stage."""

@@ -16,6 +16,7 @@ from twophase_fast.ntk.inputs import make_batch
 from twophase_fast.ntk.memory import parse_bytes
 from twophase_fast.ntk.parameters import select_parameters
 from twophase_fast.ntk.plan import Plan
+from twophase_fast.ntk.stream import fill
 
 _OUTPUTS = ("full", "trace", "diagonal", "sum")
 _PRECISIONS = ("highest", "high", "medium")
@@ -35,6 +36,7 @@ def entk(
     precision: Precision = "highest",
     memory_budget: int | str | None = None,
     tile: int | None = None,
+    out: Any = None,
     return_info: bool = False,
     progress: bool = False,
 ) -> Any:
@@ -63,6 +65,8 @@ def entk(
         memory_budget: Bytes the computation may take over model and inputs, the kernel included: a number, or text such
             as "250 MB" or "4 GiB". Default: half of the memory that is free.
         tile: Samples per forward pass; default: chosen by the planner.
+        out: Anything with the kernel's shape and slice assignment (Tensor, NumPy memmap, HDF5 data set): filled tile by
+            tile and returned. In a file, finished tiles are logged and a second call computes only what is missing.
         return_info: Also return an `Info`.
         progress: Show a progress bar with the time left on stderr.
 
@@ -83,6 +87,12 @@ def entk(
     function = Function(model, output_fn, select_parameters(model, params))
     left = make_batch(x1, targets, name="x1", device=function.device)
     right = None if x2 is None else make_batch(x2, targets2, name="x2", device=function.device)
+    if out is not None:
+        if per_parameter:
+            raise InputError("out= holds one kernel; call without per_parameter, or once per parameter with params=")
+        with preserved(model, function.device):
+            info = fill(out, function, left, right, output, tile, budget, progress=progress)
+        return (out, info) if return_info else out
     with preserved(model, function.device):
         computation = Computation(function, left, right, output, tile, budget, per_parameter=per_parameter)
         kernels = computation.kernels(progress=progress)
