@@ -120,9 +120,3 @@ def test_wide_files_share_no_functions(source, tmp_path):
         symbols = subprocess.run([nm, "--defined-only", str(made)], capture_output=True, text=True, check=True).stdout
         assert symbols
         assert not [line for line in symbols.splitlines() if line.split()[1] in "WVu"]
-
-
-@pytest.mark.skipif(shutil.which("clang-format") is None, reason="clang-format is not installed")
-def test_sources_are_formatted():
-    sources = [str(path) for path in (*ROOT.glob("csrc/**/*.cpp"), *ROOT.glob("csrc/**/*.h"))]
-    subprocess.run(["clang-format", "--dry-run", "-Werror", *sources], check=True, cwd=ROOT)

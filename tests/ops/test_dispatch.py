@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -127,6 +128,15 @@ sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
 def test_a_forked_child_runs_serially_and_does_not_hang():
     assert python(AFTER_FORK, timeout=60).returncode == 0
+
+
+@needs_extension
+def test_calls_from_several_threads_do_not_mix():
+    inputs = [torch.randn(50 + i, 9000, generator=torch.Generator().manual_seed(i)) for i in range(8)]
+    expected = [ops.gram(x) for x in inputs]
+    with ThreadPoolExecutor(4) as pool:
+        for _ in range(3):
+            assert all(torch.equal(a, b) for a, b in zip(pool.map(ops.gram, inputs), expected))
 
 
 OPENMP_RUNTIMES = """
