@@ -64,7 +64,7 @@ def test_absent_measurements_stay_absent(config):
 
 def test_steps_that_do_not_fit_are_refused(config):
     for change, message in (
-        ("chaos.spawn_steps=[0,3,9]", "spawned at step 9 reaches none of the horizons"),
+        ("chaos.spawn_steps=[0,3,9]", "spawned at step 9 reaches none of chaos.horizons"),
         ("chaos.spawn_steps=[3,0]", "expected increasing integers"),
         ("chaos.barrier_horizons=[7]", r"barrier_horizons has \[7\]"),
         ("cone.probe_steps=[0,4,11]", "end at 11, after the last step 10"),

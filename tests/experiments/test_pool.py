@@ -17,7 +17,7 @@ import json, sys, time
 from twophase_fast.experiments import pool, run_config
 
 def collect(self, timeout):
-    if len(self._workers) == 2:
+    if self._workers:
         print(*(worker.process.pid for worker in self._workers), flush=True)
         time.sleep(600)
     return []
@@ -31,6 +31,13 @@ run_config(json.loads(sys.argv[1]), sys.argv[2])
 def spread(config):
     """The tiny configuration with twins in two worker processes."""
     return {**config, "workers": 2}
+
+
+@pytest.fixture
+def single(spread):
+    """One twin, so one worker."""
+    chaos = {**spread["chaos"], "spawn_steps": [3], "control_spawn_steps": []}
+    return {**spread, "seeds": [0], "cone": None, "controls": {}, "chaos": chaos}
 
 
 @pytest.fixture(scope="module")
@@ -91,7 +98,7 @@ def test_a_run_begun_with_workers_may_end_without(config, spread, alone, tmp_pat
     assert identical(alone, out, but={"config"})
 
 
-def test_a_worker_that_dies_stops_the_run_with_a_reason(spread, tmp_path, monkeypatch):
+def test_a_worker_that_dies_stops_the_run_with_a_reason(single, tmp_path, monkeypatch):
     original = module._Worker.begin
 
     def begin(self, twin):
@@ -100,26 +107,25 @@ def test_a_worker_that_dies_stops_the_run_with_a_reason(spread, tmp_path, monkey
 
     with monkeypatch.context() as patched:
         patched.setattr(module._Worker, "begin", begin)
-        with pytest.raises(module.WorkerError, match=r"exit code -9 \(main-seed0: twin from step \d\); .*--resume"):
-            run_config(spread, tmp_path / "run.h5")
+        with pytest.raises(module.WorkerError, match=r"exit code -9 \(main-seed0: twin from step 3\); .*--resume"):
+            run_config(single, tmp_path / "run.h5")
     assert Trajectory.open(tmp_path / "run.h5").children
 
 
-def test_a_twin_that_diverges_in_a_worker_says_so(spread, tmp_path):
-    config = {**spread, "cone": None, "controls": {}, "seeds": [0]}
-    config["chaos"] = {**config["chaos"], "perturbation": {"kind": "gaussian", "norm": 1e38}}
-    with pytest.raises(DivergedError, match=r"main-seed0: twin from step \d: the loss is .* of seed 0"):
-        run_config(config, tmp_path / "run.h5")
+def test_a_twin_that_diverges_in_a_worker_says_so(single, tmp_path):
+    single["chaos"]["perturbation"] = {"kind": "gaussian", "norm": 1e38}
+    with pytest.raises(DivergedError, match=r"main-seed0: twin from step 3: the loss is .* of seed 0"):
+        run_config(single, tmp_path / "run.h5")
 
 
-def test_workers_end_when_the_process_that_started_them_is_killed(spread, tmp_path):
-    command = [sys.executable, "-c", STUCK, json.dumps(spread), str(tmp_path / "run.h5")]
+def test_workers_end_when_the_process_that_started_them_is_killed(single, tmp_path):
+    command = [sys.executable, "-c", STUCK, json.dumps(single), str(tmp_path / "run.h5")]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     children = [int(pid) for pid in process.stdout.readline().split()]
     process.kill()
     process.wait()
     process.stdout.close()
-    assert len(children) == 2
+    assert len(children) == 1
     deadline = time.monotonic() + 60
     while any(alive(pid) for pid in children) and time.monotonic() < deadline:
         time.sleep(0.1)

@@ -72,10 +72,10 @@ def make_factory(config: Config) -> Callable[..., nn.Module]:
         ) from error
     device = _device(config["device"])
     factory = partial(factory, **config["model_args"])
-    layout = torch.channels_last if config["channels_last"] else torch.preserve_format
 
     def make(seed: int) -> nn.Module:
-        return make_model(factory, seed).to(device=device, memory_format=layout)
+        model = make_model(factory, seed).to(device)
+        return model.to(memory_format=torch.channels_last) if config["channels_last"] else model  # type: ignore[call-overload]
 
     return make
 
@@ -122,7 +122,7 @@ def make_recipe(config: Config, data_dir: str | Path | None) -> Recipe:
     size = config["test_size"]
     return Recipe(
         model_factory=make_factory(config),
-        train=tuple(train),
+        train=(train.inputs, train.targets),
         test=(test.inputs[:size], test.targets[:size]),
         probe=test.inputs[: config["cone"]["probe_size"]] if config["cone"] else test.inputs[:1],
         optimizer=_optimizer(config["optimizer"]),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import combinations
 
 import numpy as np
 
@@ -43,7 +44,7 @@ def _distances(child: Trajectory, output: str) -> np.ndarray:
         return child.kernel_distances()
     traces = [child.kernel(step).diagonal(dim1=2, dim2=3).sum(-1) for step in child.steps]
     matrix = np.zeros((len(traces), len(traces)))
-    for i, j in zip(*np.triu_indices(len(traces), 1)):
+    for i, j in combinations(range(len(traces)), 2):
         matrix[i, j] = matrix[j, i] = kernel_distance(traces[i], traces[j])
     return matrix
 
@@ -57,7 +58,7 @@ def _distance_rows(session: Session, trunk: TrunkName, output: str, matrix: np.n
     steps = session.plan.cone.probe_steps
     models = [session.workspace.model(trunk, step) for step in steps] if _fit(session) else None
     rows = []
-    for i, j in zip(*np.triu_indices(len(steps), 1)):
+    for i, j in combinations(range(len(steps)), 2):
         a, b = (models[i], models[j]) if models else [session.workspace.model(trunk, steps[k]) for k in (i, j)]
         row = {"step_a": steps[i], "step_b": steps[j], "distance": float(matrix[i, j])}
         relative = parameter_distance(a, b).relative

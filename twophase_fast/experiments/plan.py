@@ -130,8 +130,8 @@ class Plan:
         for t0 in self.spawn_steps:
             if not self.horizons(t0):
                 raise InputError(
-                    f"a twin spawned at step {t0} reaches none of the horizons {list(self.chaos.horizons)} within "
-                    f"{self.steps} steps; drop the spawn step, shorten a horizon or train longer"
+                    f"a twin spawned at step {t0} reaches none of chaos.horizons within {self.steps} steps; drop the "
+                    "spawn step, add a shorter horizon or train longer"
                 )
         if self.cone and self.cone.probe_steps[-1] > self.steps:
             raise InputError(f"cone.probe_steps end at {self.cone.probe_steps[-1]}, after the last step {self.steps}")

@@ -33,6 +33,9 @@ class _Worker:
             bufsize=0,
             start_new_session=True,
         )
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        self._orders, self.answers = self.process.stdin, self.process.stdout
         self.twin: TwinName | None = None
         self._unread = b""
         self._write(setup)
@@ -49,8 +52,7 @@ class _Worker:
         Raises:
             WorkerError: It has ended.
         """
-        assert self.process.stdout is not None
-        piece = os.read(self.process.stdout.fileno(), 1 << 16)
+        piece = os.read(self.answers.fileno(), 1 << 16)
         if not piece:
             raise self._lost()
         *lines, self._unread = (self._unread + piece).split(b"\n")
@@ -60,14 +62,12 @@ class _Worker:
         """Kill it; all it writes to disk is atomic."""
         self.process.kill()
         self.process.wait()
-        for pipe in (self.process.stdin, self.process.stdout):
-            if pipe is not None:
-                pipe.close()
+        self._orders.close()
+        self.answers.close()
 
     def _write(self, line: str) -> None:
-        assert self.process.stdin is not None
         try:
-            self.process.stdin.write(line.encode() + b"\n")
+            self._orders.write(line.encode() + b"\n")
         except BrokenPipeError as error:
             raise self._lost() from error
 
@@ -103,7 +103,7 @@ class TwinPool:
         while len(self._workers) < min(self._count, len(self._waiting)):
             worker = _Worker(self._setup)
             self._workers.append(worker)
-            self._selector.register(worker.process.stdout, selectors.EVENT_READ, worker)
+            self._selector.register(worker.answers, selectors.EVENT_READ, worker)
         self._dispatch()
 
     @property

@@ -4,8 +4,22 @@ from __future__ import annotations
 
 import sys
 from types import TracebackType
+from typing import Protocol
 
 from tqdm import tqdm
+
+
+class Counter(Protocol):
+    """What counts training steps: a bar, or a worker's reports to the process with the bar."""
+
+    def describe(self, text: str) -> None:
+        """Say what is running."""
+
+    def advance(self, steps: int = 1) -> None:
+        """Count steps that were computed."""
+
+    def skip(self, steps: int) -> None:
+        """Count steps that an earlier session computed."""
 
 
 class Progress:

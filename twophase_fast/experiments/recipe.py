@@ -79,10 +79,10 @@ def as_pair(name: str, data: Pair | torch.utils.data.TensorDataset) -> Pair:
     Raises:
         InputError: Neither a pair of tensors nor a TensorDataset of two, no samples, or lengths differ.
     """
-    if isinstance(data, torch.utils.data.TensorDataset):
-        data = data.tensors
-    if not (isinstance(data, tuple) and len(data) == 2 and all(isinstance(part, torch.Tensor) for part in data)):
+    parts = data.tensors if isinstance(data, torch.utils.data.TensorDataset) else data
+    if not (isinstance(parts, tuple) and len(parts) == 2 and all(isinstance(part, torch.Tensor) for part in parts)):
         raise InputError(f"{name} is a {type(data).__name__}; expected (inputs, targets) or a TensorDataset of the two")
-    if not len(data[0]) or len(data[0]) != len(data[1]):
-        raise InputError(f"{name} has {len(data[0])} inputs and {len(data[1])} targets; expected as many, at least one")
-    return data[0], data[1]
+    inputs, targets = parts
+    if not len(inputs) or len(inputs) != len(targets):
+        raise InputError(f"{name} has {len(inputs)} inputs and {len(targets)} targets; expected as many, at least one")
+    return inputs, targets

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from twophase_fast.experiments.plan import Plan, TrunkName
-from twophase_fast.experiments.progress import Progress
+from twophase_fast.experiments.progress import Counter
 from twophase_fast.experiments.recipe import Recipe
 from twophase_fast.experiments.workspace import Workspace
 from twophase_fast.storage import Trajectory
@@ -36,7 +36,7 @@ class Tools:
     recipe: Recipe
     plan: Plan
     workspace: Workspace
-    progress: Progress
+    progress: Counter
     checkpoints: str
     _logits: dict[tuple[TrunkName, int], torch.Tensor] = field(default_factory=dict)
     _saved: float = field(default_factory=time.monotonic)

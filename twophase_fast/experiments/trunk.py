@@ -88,9 +88,10 @@ def _arrive(session: Session, trunk: TrunkName, loop: SupervisedLoop, child: Tra
 def _record(session: Session, loop: SupervisedLoop) -> dict[str, Any]:
     """Return the arguments of `Trajectory.append` for this step; one call keeps all of it or none."""
     record: dict[str, Any] = {"metrics": _metrics(session, loop)}
-    if loop.steps_done in session.plan.probe_steps:
+    cone = session.plan.cone
+    if cone is not None and loop.steps_done in cone.probe_steps:
         with eval_mode(loop.model):
-            record["kernel"] = entk(loop.model, session.recipe.probe, output=session.plan.cone.output)
+            record["kernel"] = entk(loop.model, session.recipe.probe, output=cone.output)
         if sum(p.numel() for p in loop.model.parameters()) <= STORED_PARAMETERS:
             record["parameters"] = loop.model
     return record

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import nn
@@ -65,7 +65,7 @@ class Tracker:
         memory_budget: int | None = None,
         parameters: bool | None = None,
         config: Mapping[str, Any] | None = None,
-        keep: str = "all",
+        keep: Literal["all", "references", "metrics"] = "all",
         overwrite: bool = False,
     ) -> None:
         if not isinstance(every, int) or every < 1:

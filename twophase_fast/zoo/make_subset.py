@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -39,7 +40,7 @@ def choose(labels: np.ndarray, per_class: int, generator: np.random.Generator) -
 def make_subset(folder: Path, out: Path = SUBSET_FILE) -> None:
     """Write the subset of the idx files in `folder` to `out` (compressed .npz of uint8 arrays)."""
     generator = np.random.default_rng(SEED)
-    arrays = {}
+    arrays: dict[str, Any] = {}
     for split, prefix in (("train", "train"), ("test", "t10k")):
         images, labels = read_idx_pair(folder, prefix)
         index = choose(labels, PER_CLASS[split], generator)

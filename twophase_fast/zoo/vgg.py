@@ -55,7 +55,7 @@ def vgg16(
         channels = units
     model = nn.Sequential(*layers, nn.Linear(channels, outputs))
     for module in model.modules():
-        if isinstance(module, nn.Conv2d):
+        if isinstance(module, nn.Conv2d) and module.bias is not None:
             nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
             nn.init.zeros_(module.bias)
     return model
