@@ -76,6 +76,7 @@ class Computation:
         budget: Bytes that may be used, or None for a share of what is free.
         per_parameter: Keep one kernel per parameter.
         directions: [K, C]: take the kernel of the K outputs sum_c directions[k, c] f_c instead of the C outputs.
+        reserved: Bytes the caller holds meanwhile, out of the same budget.
     """
 
     def __init__(
@@ -89,10 +90,11 @@ class Computation:
         *,
         per_parameter: bool = False,
         directions: torch.Tensor | None = None,
+        reserved: int = 0,
     ) -> None:
         self.function, self.left, self.right = function, left, right
         self.summed, self.output = output == "sum", "trace" if output == "sum" else output
-        self.tile, self.budget, self.per_parameter = tile, budget, per_parameter
+        self.tile, self.budget, self.reserved, self.per_parameter = tile, budget, reserved, per_parameter
         self.info = Info()
         self._structures: list[Structure] = []
         self._matrix = directions  # [K, C]; None stands for the identity
@@ -228,6 +230,7 @@ class Computation:
             self.output if self._readout is None or self.output == "trace" else "full",
             self.function.dtype.itemsize,
             kernels=len(self.function.parameters) if self.per_parameter else 1,
+            reserved=self.reserved,
         )
         if any(s.signature is None for s in self._structures):
             tile = self.tile or min(_IRREGULAR_TILE, max(task.rows, task.columns or 0))
