@@ -13,12 +13,14 @@ if TYPE_CHECKING:
     from twophase_fast._matrix import as_matrix
     from twophase_fast.experiments import Chaos, Cone, Controls, run_experiment
     from twophase_fast.measures import kernel_regression
-    from twophase_fast.ntk import Plan, entk, plan
+    from twophase_fast.ntk import Estimate, Plan, entk, entk_estimate, plan
     from twophase_fast.storage import Trajectory
     from twophase_fast.training import Tracker
 
 _HOMES = {
     "entk": "ntk",
+    "entk_estimate": "ntk",
+    "Estimate": "ntk",
     "plan": "ntk",
     "Plan": "ntk",
     "as_matrix": "_matrix",
@@ -36,11 +38,13 @@ __all__ = [
     "Chaos",
     "Cone",
     "Controls",
+    "Estimate",
     "Plan",
     "Tracker",
     "Trajectory",
     "as_matrix",
     "entk",
+    "entk_estimate",
     "experiments",
     "kernel_regression",
     "measures",

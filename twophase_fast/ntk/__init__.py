@@ -10,6 +10,8 @@
 | `probe`, `labels`, `uses`, `graph` | which nodes use which parameter, and whose sample each entry is |
 | `capture`, `accumulate` | one tile's factors; adding Gram blocks |
 | `forward`, `inputs`, `parameters`, `guards` | the function, its inputs, what is refused and restored |
+| `estimate`, `output_probes`, `sketch` | unbiased estimates with error bars |
+| `projection`, `signs`, `uncertainty` | J R, random signs from a key, mean and standard error |
 | `reference` | the slow definition |
 
 Training, storage and measures never enter this folder.
@@ -17,7 +19,8 @@ Training, storage and measures never enter this folder.
 
 from twophase_fast.ntk.computation import Info
 from twophase_fast.ntk.empirical import entk, plan
+from twophase_fast.ntk.estimate import Estimate, entk_estimate
 from twophase_fast.ntk.plan import Plan
 from twophase_fast.ntk.reference import naive_entk
 
-__all__ = ["Info", "Plan", "entk", "naive_entk", "plan"]
+__all__ = ["Estimate", "Info", "Plan", "entk", "entk_estimate", "naive_entk", "plan"]
