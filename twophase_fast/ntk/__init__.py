@@ -12,6 +12,7 @@
 | `forward`, `inputs`, `parameters`, `guards` | the function, its inputs, what is refused and restored |
 | `estimate`, `output_probes`, `sketch` | unbiased estimates with error bars |
 | `projection`, `signs`, `uncertainty` | J R, random signs from a key, mean and standard error |
+| `verify` | random entries recomputed by an independent path |
 | `reference` | the slow definition |
 
 Training, storage and measures never enter this folder.
