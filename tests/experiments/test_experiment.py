@@ -8,7 +8,7 @@ from torch import nn
 
 from twophase_fast import measures, ntk
 from twophase_fast._types import ConfigError, InputError, StorageError
-from twophase_fast.experiments import Chaos, Cone, Controls, resolve_config, run_config, run_experiment
+from twophase_fast.experiments import Chaos, Cone, Controls, resolve_config, run_config, run_experiment, twins
 from twophase_fast.experiments.build import make_recipe
 from twophase_fast.experiments.plan import TrunkName
 from twophase_fast.storage import Trajectory
@@ -198,6 +198,22 @@ def test_anybodys_model_with_batchnorm_dropout_adam_and_a_schedule(tmp_path):
     assert run.child("low_lr-seed3").attrs["learning_rate"] == 0.001
     assert run.config["model"].endswith(":Noisy")
     assert run.config["chaos"]["perturbation"] == {"kind": "gaussian_init", "norm": 1e-2}
+
+
+@pytest.mark.parametrize("size", [None, 20])
+def test_the_barrier_re_estimates_batchnorm_where_asked(tmp_path, monkeypatch, size):
+    used, original = [], twins.loss_barrier
+
+    def barrier(*args, batch_norm_data, **kwargs):
+        used.append(batch_norm_data)
+        return original(*args, batch_norm_data=batch_norm_data, **kwargs)
+
+    monkeypatch.setattr(twins, "loss_barrier", barrier)
+    chaos = Chaos([2], [6], barrier_alphas=3, barrier_batch_norm_size=size)
+    run = experiment(tmp_path / "run.h5", cone=None, chaos=chaos)
+    assert rows(run, "twins", control=1)[0]["barrier"] == 0
+    expected = [None, None] if size is None else [data(32, 0)[0][:20]] * 2
+    assert all(a is b or torch.equal(a, b) for a, b in zip(used, expected, strict=True))
 
 
 @pytest.mark.parametrize("kind", ["gaussian", "gradient", "single_weight"])

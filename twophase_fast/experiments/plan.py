@@ -26,6 +26,8 @@ class Chaos:
         barrier_alphas: Points on the line between twin and trunk, endpoints included.
         barrier_horizons: Horizons at which the loss barrier is evaluated; None for all of them.
         barrier_test_size: Test samples used for the barrier; None for all.
+        barrier_batch_norm_size: Training samples on which BatchNorm statistics are estimated anew at every point of
+            the line, endpoints included; None interpolates the statistics.
     """
 
     spawn_steps: Sequence[int]
@@ -35,6 +37,7 @@ class Chaos:
     barrier_alphas: int = 30
     barrier_horizons: Sequence[int] | None = None
     barrier_test_size: int | None = None
+    barrier_batch_norm_size: int | None = None
 
     def __post_init__(self) -> None:
         _increasing("chaos.spawn_steps", self.spawn_steps, least=0)

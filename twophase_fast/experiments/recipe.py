@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import nn
+from torch.utils._pytree import tree_map_only
 
 from twophase_fast._types import InputError, Inputs
 from twophase_fast.experiments.plan import TrunkName
 from twophase_fast.training import FlipCrop, SupervisedLoop, seeded_rng
+from twophase_fast.training._modes import eval_mode
 from twophase_fast.training.loop import LossFunction, OptimizerFactory, SchedulerFactory
 
 ModelFactory = Callable[..., nn.Module]
 Pair = tuple[torch.Tensor, torch.Tensor]
+_BATCH = 500
 
 
 @dataclass(frozen=True)
@@ -58,6 +61,32 @@ class Recipe:
             learning_rate=trunk.learning_rate,
         )
 
+    def placed(self, trunk: TrunkName) -> Recipe:
+        """Return the recipe with data and probe set on the model's device.
+
+        Raises:
+            InputError: A trunk cannot be made, or its model and the loss do not take the data.
+        """
+        model = self.loop(trunk).model
+        self._check_fits(model)
+        device = next(model.parameters()).device
+        moved = {
+            name: tree_map_only(torch.Tensor, lambda tensor: tensor.to(device), getattr(self, name))
+            for name in ("train", "test", "probe")
+        }
+        return replace(self, **moved)
+
+    def _check_fits(self, model: nn.Module) -> None:
+        inputs, targets = self.test
+        try:
+            outputs = predict(model, inputs[:2])
+            self.loss_fn(outputs, targets[:2].to(outputs.device))
+        except (RuntimeError, ValueError, IndexError, TypeError) as error:
+            raise InputError(
+                f"the model and the loss cannot take the data (inputs {tuple(inputs.shape[1:])} {inputs.dtype}, "
+                f"targets {targets.dtype}): {error}"
+            ) from error
+
 
 def make_model(factory: ModelFactory, seed: int) -> nn.Module:
     """Build the model of a seed: its weights depend on the seed alone.
@@ -86,3 +115,10 @@ def as_pair(name: str, data: Pair | torch.utils.data.TensorDataset) -> Pair:
     if not len(inputs) or len(inputs) != len(targets):
         raise InputError(f"{name} has {len(inputs)} inputs and {len(targets)} targets; expected as many, at least one")
     return inputs, targets
+
+
+def predict(model: nn.Module, inputs: torch.Tensor) -> torch.Tensor:
+    """Return a model's outputs in eval mode, without gradients and without a trace in the model."""
+    device = next(model.parameters()).device
+    with eval_mode(model), torch.no_grad():
+        return torch.cat([model(piece.to(device)) for piece in inputs.split(_BATCH)])

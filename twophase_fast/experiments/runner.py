@@ -5,21 +5,15 @@ from __future__ import annotations
 import contextlib
 import warnings
 from collections.abc import Iterator
-from dataclasses import replace
 
 import torch
-from torch import nn
-from torch.utils._pytree import tree_map_only
 
-from twophase_fast._types import InputError
 from twophase_fast.experiments.ceilings import measure_ceilings
 from twophase_fast.experiments.cone import measure_cone
 from twophase_fast.experiments.job import Job, open_output
-from twophase_fast.experiments.plan import Plan
 from twophase_fast.experiments.pool import TwinPool
 from twophase_fast.experiments.progress import Progress
-from twophase_fast.experiments.recipe import Recipe
-from twophase_fast.experiments.session import Session, predict
+from twophase_fast.experiments.session import Session
 from twophase_fast.experiments.trunk import train_trunk
 from twophase_fast.experiments.twins import TwinTrainer, moved_controls, pending_twins, record_twin
 from twophase_fast.experiments.workspace import Workspace
@@ -36,7 +30,7 @@ def run(job: Job, *, resume: bool, overwrite: bool, progress: bool | None) -> Tr
         KeyboardInterrupt: As there.
     """
     workspace = Workspace(job.out)
-    recipe = _on_the_models_device(job.recipe, job.plan)
+    recipe = job.recipe.placed(job.plan.trunks[0])
     trajectory = open_output(job, workspace, resume, overwrite)
     try:
         with (
@@ -102,30 +96,6 @@ def _warn_of_moved_controls(session: Session) -> None:
             RuntimeWarning,
             stacklevel=5,
         )
-
-
-def _on_the_models_device(recipe: Recipe, plan: Plan) -> Recipe:
-    """Move data and probe set to the model's device, and make sure that a trunk can be made and takes the data."""
-    model = recipe.loop(plan.trunks[0]).model
-    device = next(model.parameters()).device
-    _check_fits(model, recipe)
-    moved = {
-        name: tree_map_only(torch.Tensor, lambda tensor: tensor.to(device), getattr(recipe, name))
-        for name in ("train", "test", "probe")
-    }
-    return replace(recipe, **moved)
-
-
-def _check_fits(model: nn.Module, recipe: Recipe) -> None:
-    inputs, targets = recipe.test
-    try:
-        outputs = predict(model, inputs[:2])
-        recipe.loss_fn(outputs, targets[:2].to(outputs.device))
-    except (RuntimeError, ValueError, IndexError, TypeError) as error:
-        raise InputError(
-            f"the model and the loss cannot take the data (inputs {tuple(inputs.shape[1:])} {inputs.dtype}, targets "
-            f"{targets.dtype}): {error}"
-        ) from error
 
 
 @contextlib.contextmanager

@@ -127,6 +127,9 @@ SCHEMA = Table(
                 "barrier_alphas": _integer("points on the line, endpoints included", 2, 30),
                 "barrier_horizons": _maybe(_integers("horizons with a barrier; absent: all", 1)),
                 "barrier_test_size": _maybe(_integer("test samples of the barrier; absent: all", 1)),
+                "barrier_batch_norm_size": _maybe(
+                    _integer("training samples to re-estimate BatchNorm on along the line; absent: interpolated", 2)
+                ),
             },
             optional=True,
         ),

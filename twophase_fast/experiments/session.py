@@ -11,14 +11,12 @@ from torch import nn
 
 from twophase_fast.experiments.plan import Plan, TrunkName
 from twophase_fast.experiments.progress import Counter
-from twophase_fast.experiments.recipe import Recipe
+from twophase_fast.experiments.recipe import Recipe, predict
 from twophase_fast.experiments.workspace import Workspace
 from twophase_fast.storage import Trajectory
 from twophase_fast.training import SupervisedLoop
-from twophase_fast.training._modes import eval_mode
 
 CHECKPOINT_SECONDS = 60.0
-_BATCH = 500
 
 
 @dataclass
@@ -80,13 +78,6 @@ class Session(Tools):
         for name, value in wanted.items():
             keep &= columns[name] == value
         return int(keep.sum())
-
-
-def predict(model: nn.Module, inputs: torch.Tensor) -> torch.Tensor:
-    """Return a model's outputs in eval mode, without gradients and without a trace in the model."""
-    device = next(model.parameters()).device
-    with eval_mode(model), torch.no_grad():
-        return torch.cat([model(piece.to(device)) for piece in inputs.split(_BATCH)])
 
 
 def parameter_norm(loop: SupervisedLoop) -> float:

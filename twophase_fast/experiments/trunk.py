@@ -8,7 +8,8 @@ from typing import Any
 import torch
 
 from twophase_fast.experiments.plan import TrunkName
-from twophase_fast.experiments.session import Session, parameter_norm, predict
+from twophase_fast.experiments.recipe import predict
+from twophase_fast.experiments.session import Session, parameter_norm
 from twophase_fast.ntk import entk
 from twophase_fast.storage import Trajectory
 from twophase_fast.training import DivergedError, SupervisedLoop

@@ -11,7 +11,8 @@ import torch
 from torch import nn
 
 from twophase_fast.experiments.plan import TrunkName
-from twophase_fast.experiments.session import Session, Tools, predict
+from twophase_fast.experiments.recipe import predict
+from twophase_fast.experiments.session import Session, Tools
 from twophase_fast.measures import disagreement_rate, loss_barrier, parameter_dissimilarity, parameter_distance
 from twophase_fast.training import DivergedError, Perturbation, Realised, SupervisedLoop, generator_for, perturb
 
@@ -158,12 +159,17 @@ class _Twin:
         }
 
     def _barrier(self) -> float:
-        inputs, targets = self.tools.recipe.test
-        size, device = self.chaos.barrier_test_size, next(self.holder.parameters()).device
-        data = (inputs[:size].to(device), targets[:size].to(device))
+        recipe, chaos = self.tools.recipe, self.chaos
+        inputs, targets = recipe.test
+        estimate = chaos.barrier_batch_norm_size
         return float(
             loss_barrier(
-                self.loop.model, self.holder, data, self.tools.recipe.loss_fn, alphas=self.chaos.barrier_alphas
+                self.loop.model,
+                self.holder,
+                (inputs[: chaos.barrier_test_size], targets[: chaos.barrier_test_size]),
+                recipe.loss_fn,
+                alphas=chaos.barrier_alphas,
+                batch_norm_data=recipe.train[0][:estimate] if estimate else None,
             )
         )
 

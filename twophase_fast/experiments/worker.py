@@ -78,8 +78,9 @@ def _serve(lines: TextIO, reports: _Reports) -> None:
     setup = json.loads(lines.readline())
     torch.set_num_threads(setup["threads"])
     config = setup["config"]
-    recipe = make_recipe(config, setup["data_dir"])
-    tools = Tools(recipe, make_plan(config), Workspace(Path(setup["out"])), reports, config["checkpoints"])
+    plan = make_plan(config)
+    recipe = make_recipe(config, setup["data_dir"]).placed(plan.trunks[0])
+    tools = Tools(recipe, plan, Workspace(Path(setup["out"])), reports, config["checkpoints"])
     trainers: dict[TrunkName, TwinTrainer] = {}
     for line in lines:
         task = json.loads(line)
