@@ -48,14 +48,15 @@ class Function:
             InputError: The output is not [N] or [N, C], or holds NaN or infinite values.
         """
         with torch.enable_grad(), deterministic_forward(self.device):
-            raw = batch.call(self.model)
-            output = self._read(raw, batch)
+            output = self.outputs(batch)
         output = self._checked(output, batch.size)
         graph = walk(output)
         check_nodes(graph.nodes)
         return graph
 
-    def _read(self, raw: Any, batch: Batch) -> Any:
+    def outputs(self, batch: Batch) -> Any:
+        """Return what the model and `output_fn` give on `batch`, unchecked."""
+        raw = batch.call(self.model)
         if self.output_fn is not None:
             return self.output_fn(raw) if batch.targets is None else self.output_fn(raw, batch.targets)
         return raw if isinstance(raw, torch.Tensor) else getattr(raw, "logits", raw)
