@@ -1,13 +1,18 @@
 """Options of `entk`: tiles, parameter selection, per-parameter kernels, symmetry, repeatability, float32 error."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import nn
 from torch.func import functional_call, jacrev, vmap
 
 import twophase_fast as tp
+from twophase_fast import rules
 from twophase_fast._model_cases import MODEL_CASES
+from twophase_fast._types import InputError
 from twophase_fast.ntk import naive_entk
+from twophase_fast.ntk.verify import VerificationError
 
 TILED = [
     "resnet20",
@@ -124,3 +129,25 @@ def test_other_wide_readouts_are_not(name):
     model, inputs, _ = MODEL_CASES[name]()
     _, info = tp.entk(model, inputs, output="trace", return_info=True)
     assert "structured" not in info.methods.values()
+
+
+@pytest.mark.parametrize("name", ["resnet20", "gpt_tied", "routed_experts"])
+@pytest.mark.parametrize("output", ["full", "trace", "diagonal", "sum"])
+def test_verify_accepts_the_kernel(name, output):
+    model, inputs, options = MODEL_CASES[name]()
+    tp.entk(model, inputs, inputs[:2], output=output, verify=3, **options)
+    tp.entk(model, inputs, output=output, verify=2, per_parameter=True, **options)
+
+
+def test_verify_refuses_a_wrong_rule(monkeypatch):
+    model, inputs, _ = MODEL_CASES["mlp"]()
+    right = rules.RULES["AddmmBackward0"]
+    monkeypatch.setitem(rules.RULES, "AddmmBackward0", lambda use: right(replace(use, cotangents={0: use.g * 1.001})))
+    with pytest.raises(VerificationError):
+        tp.entk(model, inputs, verify=8)
+
+
+def test_bad_verify():
+    model, inputs, _ = MODEL_CASES["mlp"]()
+    with pytest.raises(InputError, match="verify=-1"):
+        tp.entk(model, inputs, verify=-1)

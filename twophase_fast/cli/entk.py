@@ -14,6 +14,7 @@ from twophase_fast.cli._command import Command, overwrite_option, refuse_existin
 if TYPE_CHECKING:
     import torch
 
+_VERIFIED_ENTRIES = 4  # recomputed by an independent path on every call
 NAMED_SAMPLES = 64
 SUFFIXES = (".h5", ".npy")
 EXAMPLE = """twophase entk small_cnn fashion-mnist-subset --n 32 --output trace --out kernel.npy
@@ -209,7 +210,8 @@ def _compute(module: Any, samples: torch.Tensor, output: Any, precision: Any, bu
     from twophase_fast.ntk import entk
 
     shown = sys.stderr.isatty()
-    return entk(module, samples, output=output, precision=precision, memory_budget=budget, progress=shown).cpu()
+    options = {"output": output, "precision": precision, "memory_budget": budget, "verify": _VERIFIED_ENTRIES}
+    return entk(module, samples, progress=shown, **options).cpu()
 
 
 def _write(out: Path, kernel: torch.Tensor, samples: torch.Tensor, config: dict[str, Any], overwrite: bool) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -12,11 +13,12 @@ from twophase_fast._types import InputError, Output, ParameterFilter, Precision,
 from twophase_fast.ntk.computation import Computation
 from twophase_fast.ntk.forward import Function
 from twophase_fast.ntk.guards import check_model, preserved
-from twophase_fast.ntk.inputs import make_batch
+from twophase_fast.ntk.inputs import Batch, make_batch
 from twophase_fast.ntk.memory import parse_bytes
 from twophase_fast.ntk.parameters import select_parameters
 from twophase_fast.ntk.plan import Plan
 from twophase_fast.ntk.stream import fill
+from twophase_fast.ntk.verify import verify_entries
 
 _OUTPUTS = ("full", "trace", "diagonal", "sum")
 _PRECISIONS = ("highest", "high", "medium")
@@ -37,6 +39,7 @@ def entk(
     memory_budget: int | str | None = None,
     tile: int | None = None,
     out: Any = None,
+    verify: int = 0,
     return_info: bool = False,
     progress: bool = False,
 ) -> Any:
@@ -67,6 +70,8 @@ def entk(
         tile: Samples per forward pass; default: chosen by the planner.
         out: Anything with the kernel's shape and slice assignment (Tensor, NumPy memmap, HDF5 data set): filled tile by
             tile and returned. In a file, finished tiles are logged and a second call computes only what is missing.
+        verify: Recompute this many random entries by an independent path (one `torch.autograd.grad` per sample and
+            output) and raise on disagreement.
         return_info: Also return an `Info`.
         progress: Show a progress bar with the time left on stderr.
 
@@ -77,27 +82,39 @@ def entk(
     Raises:
         InputError: Bad inputs: not finite, wrong shapes, devices, dtypes or options, or a budget that is too small.
         UnsupportedModelError: No exact per-sample kernel exists (samples coupled, randomness, no parameters).
+        VerificationError: A recomputed entry disagrees.
 
     Source:
         Jacot, Gabriel and Hongler (2018), arXiv 1806.07572; the sum over parameter uses follows Novak, Sohl-Dickstein
         and Schoenholz (2022), arXiv 2206.08720.
     """
-    budget = _check_options(output, precision, tile, memory_budget, x2, targets2)
+    budget = _check_options(output, precision, tile, memory_budget, x2, targets2, verify)
     check_model(model)
     function = Function(model, output_fn, select_parameters(model, params))
     left = make_batch(x1, targets, name="x1", device=function.device)
     right = None if x2 is None else make_batch(x2, targets2, name="x2", device=function.device)
-    if out is not None:
-        if per_parameter:
-            raise InputError("out= holds one kernel; call without per_parameter, or once per parameter with params=")
-        with preserved(model, function.device):
-            info = fill(out, function, left, right, output, tile, budget, progress=progress)
-        return (out, info) if return_info else out
+    if out is not None and per_parameter:
+        raise InputError("out= holds one kernel; call without per_parameter, or once per parameter with params=")
     with preserved(model, function.device):
-        computation = Computation(function, left, right, output, tile, budget, per_parameter=per_parameter)
-        kernels = computation.kernels(progress=progress)
+        if out is not None:
+            info = fill(out, function, left, right, output, tile, budget, progress=progress)
+            kernels = {"": out}
+        else:
+            computation = Computation(function, left, right, output, tile, budget, per_parameter=per_parameter)
+            kernels, info = computation.kernels(progress=progress), computation.info
+        if verify:
+            _verify(function, left, right, kernels, output, verify)
     result = kernels if per_parameter else kernels[""]
-    return (result, computation.info) if return_info else result
+    return (result, info) if return_info else result
+
+
+def _verify(
+    function: Function, left: Batch, right: Batch | None, kernels: dict[str, Any], output: str, count: int
+) -> None:
+    """Recompute random entries of every kernel; one parameter's kernel is checked against that parameter alone."""
+    for name, kernel in kernels.items():
+        own = function if not name else replace(function, parameters={name: function.parameters[name]})
+        verify_entries(own, left, right, kernel, output, count)
 
 
 def plan(
@@ -150,7 +167,13 @@ def plan(
 
 
 def _check_options(
-    output: str, precision: str, tile: int | None, memory_budget: int | str | None, x2: Any, targets2: Any
+    output: str,
+    precision: str,
+    tile: int | None,
+    memory_budget: int | str | None,
+    x2: Any,
+    targets2: Any,
+    verify: int = 0,
 ) -> int | None:
     """Check the options and return the budget in bytes.
 
@@ -163,6 +186,8 @@ def _check_options(
         raise InputError(f"precision={precision!r} is not one of {', '.join(_PRECISIONS)}")
     if tile is not None and (not isinstance(tile, int) or tile < 1):
         raise InputError(f"tile={tile!r}; expected a positive number of samples")
+    if not isinstance(verify, int) or verify < 0:
+        raise InputError(f"verify={verify!r}; expected a number of entries to recompute, 0 or more")
     if x2 is None and targets2 is not None:
         raise InputError("targets2 was given without x2; the symmetric kernel uses `targets` for both sides")
     return parse_bytes(memory_budget)
