@@ -40,11 +40,13 @@ inline void pack_transposed(const typename S::T* const (&from)[S::lanes], int ro
     for (int i = 0; i < S::lanes; ++i) to[q * width + i] = i < rows ? from[i][q] : 0;
 }
 
-// `lanes` rows whose elements of one depth are adjacent in memory.
+// `count` rows, a multiple of `lanes`, whose elements of one depth are adjacent in memory.
 template <class S>
-inline void pack_copied(const typename S::T* from, int64_t depth_stride, int64_t depth, typename S::T* to,
-                        int64_t width) {
-  for (int64_t q = 0; q < depth; ++q) S::store(to + q * width, S::load(from + q * depth_stride));
+inline void pack_copied(const typename S::T* from, int64_t count, int64_t depth_stride, int64_t depth,
+                        typename S::T* to, int64_t width) {
+  for (int64_t q = 0; q < depth; ++q, from += depth_stride, to += width) {
+    for (int64_t i = 0; i < count; i += S::lanes) S::store(to + i, S::load(from + i));
+  }
 }
 
 template <class S>
@@ -54,6 +56,14 @@ inline void pack_any(const typename S::T* const (&from)[S::lanes], int rows, int
     for (int i = 0; i < S::lanes; ++i) to[q * width + i] = i < rows ? from[i][q * depth_stride] : 0;
 }
 
+// How many of the rows from `first` on, at most `count`, have adjacent elements; a multiple of `lanes`.
+template <class S>
+inline int64_t adjacent_rows(const Rows<typename S::T>& source, int64_t first, int64_t count) {
+  if (source.inner_stride != 1) return 0;
+  const int64_t rest = source.inner - first % source.inner;
+  return (count < rest ? count : rest) / S::lanes * S::lanes;
+}
+
 // Rows first ... first + count - 1 of `source` to places start ... of panels of `width`, filled up with zeros
 // to whole registers of S, which start and width are multiples of.
 template <class S>
@@ -61,19 +71,24 @@ inline void pack_rows(const Rows<typename S::T>& source, int64_t first, int64_t 
                       typename S::T* panels, int64_t panel_stride, int64_t width, int64_t start) {
   using Pack = typename S::Pack;
   const int64_t end = (count + S::lanes - 1) / S::lanes * S::lanes;
-  for (int64_t i = 0; i < end; i += Pack::lanes) {
-    const typename S::T* from[Pack::lanes] = {};
-    const int rows = static_cast<int>(count <= i ? 0 : count - i < Pack::lanes ? count - i : Pack::lanes);
-    for (int r = 0; r < rows; ++r) from[r] = source.row(first + i + r);
+  for (int64_t i = 0; i < end;) {
     typename S::T* to = panels + (start + i) / width * panel_stride + (start + i) % width;
+    const int64_t room = width - (start + i) % width, left = count > i ? count - i : 0;
+    const int64_t adjacent = adjacent_rows<Pack>(source, first + i, left < room ? left : room);
+    if (adjacent > 0 && source.depth_stride != 1) {
+      pack_copied<Pack>(source.row(first + i), adjacent, source.depth_stride, depth, to, width);
+      i += adjacent;
+      continue;
+    }
+    const typename S::T* from[Pack::lanes] = {};
+    const int rows = static_cast<int>(left < Pack::lanes ? left : Pack::lanes);
+    for (int r = 0; r < rows; ++r) from[r] = source.row(first + i + r);
     if (source.depth_stride == 1) {
       pack_transposed<Pack>(from, rows, depth, to, width);
-    } else if (rows == Pack::lanes && source.inner_stride == 1 &&
-               from[Pack::lanes - 1] - from[0] == Pack::lanes - 1) {
-      pack_copied<Pack>(from[0], source.depth_stride, depth, to, width);
     } else {
       pack_any<Pack>(from, rows, source.depth_stride, depth, to, width);
     }
+    i += Pack::lanes;
   }
 }
 

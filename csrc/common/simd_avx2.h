@@ -24,6 +24,7 @@ struct Avx2F32 {
   static Reg fill(T value) { return _mm256_set1_ps(value); }
   static Reg load(const T* from) { return _mm256_loadu_ps(from); }
   static void store(T* to, Reg value) { _mm256_storeu_ps(to, value); }
+  static void stream(T* to, Reg value) { _mm256_stream_ps(to, value); }  // past the caches; aligned
   static Reg add(Reg x, Reg y) { return _mm256_add_ps(x, y); }
   static Reg mul(Reg x, Reg y) { return _mm256_mul_ps(x, y); }
   static Reg fma(Reg x, Reg y, Reg sum) { return _mm256_fmadd_ps(x, y, sum); }
@@ -78,6 +79,7 @@ struct Avx2F64 {
   static Reg fill(T value) { return _mm256_set1_pd(value); }
   static Reg load(const T* from) { return _mm256_loadu_pd(from); }
   static void store(T* to, Reg value) { _mm256_storeu_pd(to, value); }
+  static void stream(T* to, Reg value) { _mm256_stream_pd(to, value); }  // past the caches; aligned
   static Reg add(Reg x, Reg y) { return _mm256_add_pd(x, y); }
   static Reg mul(Reg x, Reg y) { return _mm256_mul_pd(x, y); }
   static Reg fma(Reg x, Reg y, Reg sum) { return _mm256_fmadd_pd(x, y, sum); }

@@ -22,6 +22,7 @@ struct Avx512F32 {
   static Reg fill(T value) { return _mm512_set1_ps(value); }
   static Reg load(const T* from) { return _mm512_loadu_ps(from); }
   static void store(T* to, Reg value) { _mm512_storeu_ps(to, value); }
+  static void stream(T* to, Reg value) { _mm512_stream_ps(to, value); }  // past the caches; aligned
   static Reg add(Reg x, Reg y) { return _mm512_add_ps(x, y); }
   static Reg mul(Reg x, Reg y) { return _mm512_mul_ps(x, y); }
   static Reg fma(Reg x, Reg y, Reg sum) { return _mm512_fmadd_ps(x, y, sum); }
@@ -47,6 +48,7 @@ struct Avx512F64 {
   static Reg fill(T value) { return _mm512_set1_pd(value); }
   static Reg load(const T* from) { return _mm512_loadu_pd(from); }
   static void store(T* to, Reg value) { _mm512_storeu_pd(to, value); }
+  static void stream(T* to, Reg value) { _mm512_stream_pd(to, value); }  // past the caches; aligned
   static Reg add(Reg x, Reg y) { return _mm512_add_pd(x, y); }
   static Reg mul(Reg x, Reg y) { return _mm512_mul_pd(x, y); }
   static Reg fma(Reg x, Reg y, Reg sum) { return _mm512_fmadd_pd(x, y, sum); }

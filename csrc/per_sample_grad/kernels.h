@@ -21,6 +21,8 @@ struct StackedProduct {
   const T* left;
   const T* right;
   T* const* to;
+  bool stream;  // the result does not fit the caches, and its rows are aligned to registers and whole numbers
+                // of them
 };
 
 template <class T>

@@ -7,6 +7,8 @@ namespace twophase {
 namespace {
 
 constexpr int64_t block_depth = 128;  // terms summed in registers before they are added to the result
+constexpr int64_t short_terms =
+    16;  // up to here a result is written row by row: the writing takes longer than the sums
 
 inline int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
 inline int64_t larger(int64_t a, int64_t b) { return a > b ? a : b; }
@@ -32,6 +34,19 @@ struct StoreRows {
   }
 };
 
+// rows[i][j] = tile, past the caches: for results that are larger than these. Rows must be aligned to
+// registers.
+template <class S>
+struct StreamRows {
+  using T = typename S::T;
+  T* const* rows;
+
+  template <int V>
+  void row(int64_t i, int64_t j, const typename S::Reg (&sum)[V]) const {
+    for (int v = 0; v < V; ++v) S::stream(rows[i] + j + v * S::lanes, sum[v]);
+  }
+};
+
 template <class S>
 inline void multiply(const StackedProduct<typename S::T>& f) {
   constexpr int64_t width = panel_width<S>;
@@ -39,7 +54,10 @@ inline void multiply(const StackedProduct<typename S::T>& f) {
     const int64_t depth = smaller(block_depth, f.terms - q);
     const Operand<typename S::T> left{f.left + q * width, f.terms * width, width};
     const Operand<typename S::T> right{f.right + q * width, f.terms * width, width};
-    if (q == 0 && f.terms <= block_depth) {
+    if (f.stream && f.terms <= block_depth) {
+      product_by_rows<S>(f.rows, f.columns, depth, left, right, StreamRows<S>{f.to});
+      _mm_sfence();
+    } else if (q == 0 && f.terms <= short_terms) {
       product_by_rows<S>(f.rows, f.columns, depth, left, right, StoreRows<S, false>{f.to, f.columns});
     } else if (q == 0) {
       product<S>(f.rows, f.columns, depth, left, right, StoreRows<S, false>{f.to, f.columns});
