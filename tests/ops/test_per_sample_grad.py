@@ -135,3 +135,14 @@ def test_a_bad_out_is_refused():
     for out in (good[:2], good.float(), good[:1].expand(3, 2, 6, 5), torch.zeros(3, 2, 5, 6, dtype=torch.float64).mT):
         with pytest.raises(InputError, match="out"):
             ops.per_sample_grad(a, g, out=out)
+
+
+@pytest.mark.parametrize("isa", _native.available_isas())
+@pytest.mark.parametrize("width", [1024, 1021])
+def test_results_beyond_the_caches(width, isa, monkeypatch):
+    """Large results with aligned rows are written past the caches."""
+    monkeypatch.setenv("TWOPHASE_ISA", isa)
+    a, g = randn(17, 2, 2, width, dtype=torch.float32), randn(18, 2, 8, 2, 420, dtype=torch.float32)
+    got = ops.per_sample_grad(a, g, backend="cpu")
+    assert got.nbytes > 24 << 20
+    torch.testing.assert_close(got, ops.per_sample_grad(a, g, backend="reference"), rtol=1e-6, atol=1e-5)
