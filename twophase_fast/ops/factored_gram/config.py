@@ -42,7 +42,7 @@ class Blocks:
     rows: int = 192
     columns: int = 1024
     depth: int = 128
-    workspace: int = 1 << 24
+    workspace: int = 1 << 22
     jacobian: int = 1 << 22
 
     def as_list(self) -> list[int]:
