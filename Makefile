@@ -31,7 +31,7 @@ $(BIN)/python:
 	$(PIP) -e '.[test]'
 	touch $@ .venv/.demo
 
-.venv/.dev: .venv/.test
+.venv/.dev: .venv/.torch $(SOURCES)
 	$(PIP) -e '.[dev]'
 	touch $@ .venv/.test .venv/.demo
 
