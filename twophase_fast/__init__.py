@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from twophase_fast._matrix import as_matrix
     from twophase_fast.experiments import Chaos, Cone, Controls, run_experiment
     from twophase_fast.measures import kernel_regression
-    from twophase_fast.ntk import Estimate, Plan, entk, entk_estimate, plan
+    from twophase_fast.ntk import Estimate, NTKOperator, Plan, entk, entk_estimate, plan
     from twophase_fast.storage import Trajectory
     from twophase_fast.training import Tracker
 
@@ -22,6 +22,7 @@ _HOMES = {
     "entk_estimate": "ntk",
     "Estimate": "ntk",
     "plan": "ntk",
+    "NTKOperator": "ntk",
     "Plan": "ntk",
     "as_matrix": "_matrix",
     "kernel_regression": "measures",
@@ -39,6 +40,7 @@ __all__ = [
     "Cone",
     "Controls",
     "Estimate",
+    "NTKOperator",
     "Plan",
     "Tracker",
     "Trajectory",

@@ -12,6 +12,7 @@
 | `forward`, `inputs`, `parameters`, `guards` | the function, its inputs, what is refused and restored |
 | `estimate`, `output_probes`, `sketch` | unbiased estimates with error bars |
 | `projection`, `signs`, `uncertainty` | J R, random signs from a key, mean and standard error |
+| `operator`, `directional`, `flat` | products with a kernel that is never formed |
 | `verify` | random entries recomputed by an independent path |
 | `reference` | the slow definition |
 
@@ -21,7 +22,8 @@ Training, storage and measures never enter this folder.
 from twophase_fast.ntk.computation import Info
 from twophase_fast.ntk.empirical import entk, plan
 from twophase_fast.ntk.estimate import Estimate, entk_estimate
+from twophase_fast.ntk.operator import NTKOperator
 from twophase_fast.ntk.plan import Plan
 from twophase_fast.ntk.reference import naive_entk
 
-__all__ = ["Estimate", "Info", "Plan", "entk", "entk_estimate", "naive_entk", "plan"]
+__all__ = ["Estimate", "Info", "NTKOperator", "Plan", "entk", "entk_estimate", "naive_entk", "plan"]
