@@ -5,12 +5,14 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
+#include <limits>
 #include <optional>
 #include <stdexcept>
 #include <string>
 #include <vector>
 
 #include "common/cpu.h"
+#include "embedding_gram/embedding_gram.h"
 #include "factored_gram/factored_gram.h"
 #include "gram/gram.h"
 #include "pair_moments/pair_moments.h"
@@ -172,8 +174,9 @@ Enum enumerator(const std::string& name, const std::vector<std::string>& names) 
   throw std::invalid_argument("unknown name " + name);
 }
 
-template <class T>
-void set_out(FactoredGram<T>& f, py::array& out) {
+// `out` of a Gram block over samples, checked against the sides of the problem, which are set already.
+template <class T, class Problem>
+void set_out(Problem& f, py::array& out) {
   const bool full = f.output == GramOutput::full, trace = f.output == GramOutput::trace;
   require(py::isinstance<py::array_t<T>>(out), "arrays differ in dtype");
   require(out.ndim() == (full ? 4 : trace ? 2 : 3), "out has the wrong number of axes");
@@ -185,6 +188,10 @@ void set_out(FactoredGram<T>& f, py::array& out) {
   f.out_m = stride<T>(out, 1);
   f.out_c = trace ? 0 : stride<T>(out, 2);
   f.out_e = full ? stride<T>(out, 3) : 0;
+}
+
+GramOutput gram_output(const std::string& name) {
+  return enumerator<GramOutput>(name, {"full", "trace", "diagonal"});
 }
 
 void factored_gram_binding(py::array out, const py::array& a, const py::array& g,
@@ -202,8 +209,8 @@ void factored_gram_binding(py::array out, const py::array& a, const py::array& g
     problem.outputs = g.shape(3);
     require(!a2 || (a2->shape(2) == a.shape(2) && g2->shape(3) == g.shape(3)),
             "the sides differ in inputs or outputs");
-    problem.output = enumerator<GramOutput>(output, {"full", "trace", "diagonal"});
-    set_out(problem, out);
+    problem.output = gram_output(output);
+    set_out<T>(problem, out);
     const auto chosen = enumerator<GramMethod>(method, {"tiles", "pointwise", "half"});
     const Isa tier = parse_isa(isa);
     const py::gil_scoped_release unlocked;
@@ -278,6 +285,47 @@ void conv_grad_binding(py::array out, const py::array& x, const py::array& g,
   });
 }
 
+template <class T>
+TokenSide<T> token_side(const py::array& tokens, const py::array& g) {
+  require(tokens.ndim() == 2 && g.ndim() == 4, "expected tokens [N, T] and g [N, C, T, p]");
+  require(py::isinstance<py::array_t<int64_t>>(tokens), "expected tokens of type int64");
+  require(py::isinstance<py::array_t<T>>(g), "arrays differ in dtype");
+  require(tokens.shape(0) == g.shape(0) && tokens.shape(1) == g.shape(2),
+          "tokens and g differ in samples or positions");
+  return {static_cast<const int64_t*>(tokens.data()),
+          static_cast<const T*>(g.data()),
+          g.shape(0),
+          g.shape(2),
+          g.shape(1),
+          stride<int64_t>(tokens, 0),
+          stride<int64_t>(tokens, 1),
+          stride<T>(g, 0),
+          stride<T>(g, 1),
+          stride<T>(g, 2),
+          stride<T>(g, 3)};
+}
+
+void embedding_gram_binding(py::array out, const py::array& tokens, const py::array& g,
+                            const std::optional<py::array>& tokens2, const std::optional<py::array>& g2,
+                            const std::string& output, const std::optional<int64_t>& padding,
+                            int64_t workspace, const std::string& isa, int threads) {
+  with_element_type(out, [&](auto zero) {
+    using T = decltype(zero);
+    EmbeddingGram<T> problem{};
+    problem.left = token_side<T>(tokens, g);
+    problem.right = tokens2 ? token_side<T>(*tokens2, *g2) : problem.left;
+    problem.symmetric = !tokens2;
+    problem.outputs = g.shape(3);
+    problem.padding = padding.value_or(std::numeric_limits<int64_t>::min());
+    require(!g2 || g2->shape(3) == g.shape(3), "the sides differ in outputs");
+    problem.output = gram_output(output);
+    set_out<T>(problem, out);
+    const Isa tier = parse_isa(isa);
+    const py::gil_scoped_release unlocked;
+    embedding_gram(problem, workspace, tier, threads);
+  });
+}
+
 std::vector<std::string> isa_names() {
   std::vector<std::string> names;
   for (const Isa isa : available_isas()) names.emplace_back(isa_name(isa));
@@ -294,6 +342,7 @@ PYBIND11_MODULE(_C, module) {
   module.def("gram_", gram_binding);
   module.def("symmetrize_", symmetrize_binding);
   module.def("factored_gram_", factored_gram_binding);
+  module.def("embedding_gram_", embedding_gram_binding);
   module.def("linear_grad", linear_grad_binding);
   module.def("conv_grad", conv_grad_binding);
   module.def("pair_moments", pair_moments_binding);

@@ -23,10 +23,10 @@
 #include <cstdint>
 
 #include "common/cpu.h"
+#include "common/gram_output.h"
 
 namespace twophase {
 
-enum class GramOutput { full, trace, diagonal };
 enum class GramMethod { tiles, pointwise, half };
 
 // One side's operands; strides count elements.

@@ -1,6 +1,7 @@
 // Method half (full): for one sample m and the positions of many samples n, M = a a2^T, H = M g2, then <g,
 // H>.
 #pragma once
+#include "common/dot.h"
 #include "factored_gram/block.h"
 
 namespace twophase {
@@ -18,28 +19,6 @@ struct ClassGroups {
         size(larger(1, smaller(classes, columns / larger(outputs, 1)))),
         panels(padded(size * outputs, panel_width<S>)) {}
 };
-
-// sums of x(r, t, :) y(v, t, :) for R x V pairs of classes over `positions` rows of `outputs` terms.
-template <class S, int R, int V>
-inline void dot_tile(const typename S::T* x, int64_t x_class, int64_t x_position, const typename S::T* y,
-                     int64_t y_class, int64_t y_position, int64_t positions, int64_t outputs,
-                     typename S::T* out, int64_t out_c, int64_t out_e) {
-  typename S::Reg sum[R][V];
-  for (int r = 0; r < R; ++r)
-    for (int v = 0; v < V; ++v) sum[r][v] = S::zero();
-  for (int64_t t = 0; t < positions; ++t, x += x_position, y += y_position) {
-    for (int64_t q = 0; q < outputs; q += S::lanes) {
-      typename S::Reg right[V];
-      for (int v = 0; v < V; ++v) right[v] = S::load(y + v * y_class + q);
-      for (int r = 0; r < R; ++r) {
-        const typename S::Reg left = S::load(x + r * x_class + q);
-        for (int v = 0; v < V; ++v) sum[r][v] = S::fma(left, right[v], sum[r][v]);
-      }
-    }
-  }
-  for (int r = 0; r < R; ++r)
-    for (int v = 0; v < V; ++v) out[r * out_c + v * out_e] += S::sum(sum[r][v]);
-}
 
 template <class S>
 struct HalfRows {
@@ -101,35 +80,13 @@ struct HalfRows {
     const int64_t round = larger(1, dot_bytes / line / terms);
     for (int64_t u = 0; u < count; u += round) {
       for (int64_t q = 0; q < groups.outputs; q += terms) {
-        const T* x = g + (t + u) * task.g_position + q;
-        const T* y = rows + u * groups.panels + q;
-        class_rows<S::dot_left>(0, x, y, smaller(round, count - u), smaller(terms, groups.outputs - q),
-                                classes, out);
+        const ClassDots<T> dots_of{
+            task.g_class, groups.outputs, smaller(round, count - u), smaller(terms, groups.outputs - q), out,
+            f.out_c,      f.out_e};
+        const SpacedRows<T> x{g + (t + u) * task.g_position + q, task.g_position};
+        const SpacedRows<T> y{rows + u * groups.panels + q, groups.panels};
+        dot_classes<S>(dots_of, x, y, f.left.classes, classes);
       }
-    }
-  }
-
-  template <int R>
-  void class_rows(int64_t c, const T* x, const T* y, int64_t positions, int64_t terms, int64_t classes,
-                  T* out) const {
-    for (; c + R <= f.left.classes; c += R) {
-      class_columns<R, S::dot_right>(0, x + c * task.g_class, y, positions, terms, classes,
-                                     out + c * f.out_c);
-    }
-    if constexpr (R > 1) {
-      if (c < f.left.classes) class_rows<R / 2>(c, x, y, positions, terms, classes, out);
-    }
-  }
-
-  template <int R, int V>
-  void class_columns(int64_t e, const T* x, const T* y, int64_t positions, int64_t terms, int64_t classes,
-                     T* out) const {
-    for (; e + V <= classes; e += V) {
-      dot_tile<S, R, V>(x, task.g_class, task.g_position, y + e * groups.outputs, groups.outputs,
-                        groups.panels, positions, terms, out + e * f.out_e, f.out_c, f.out_e);
-    }
-    if constexpr (V > 1) {
-      if (e < classes) class_columns<R, V / 2>(e, x, y, positions, terms, classes, out);
     }
   }
 };

@@ -7,7 +7,7 @@ import torch
 from twophase_fast._types import Backend, InputError
 from twophase_fast.ops import _checks, _dispatch, _library, _operands
 from twophase_fast.ops._operands import GramOutput
-from twophase_fast.ops.embedding_gram import reference
+from twophase_fast.ops.embedding_gram import cpu, reference
 
 _TOKENS = (torch.int64, torch.int32)
 
@@ -145,5 +145,5 @@ def _fake_write(*_: object) -> None:
 _OPERANDS = "Tensor tokens, Tensor g, Tensor? tokens2, Tensor? g2, str output, int? padding_idx, str backend"
 _library.define(f"embedding_gram({_OPERANDS}) -> Tensor", fake=_fake_embedding_gram)
 _library.define(f"embedding_gram_(Tensor(a!) out, {_OPERANDS}) -> ()", fake=_fake_write)
-_dispatch.add("embedding_gram", reference=reference.embedding_gram)
-_dispatch.add("embedding_gram_", reference=reference.embedding_gram_)
+_dispatch.add("embedding_gram", reference=reference.embedding_gram, cpu=cpu.embedding_gram, cpu_refuses=cpu.refuses)
+_dispatch.add("embedding_gram_", reference=reference.embedding_gram_, cpu=cpu.embedding_gram_, cpu_refuses=cpu.refuses_)
