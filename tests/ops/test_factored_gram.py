@@ -151,3 +151,15 @@ def test_a_bad_accumulator_is_refused():
 def test_a_missing_backend_lists_every_reason():
     with pytest.raises(BackendError, match=r"triton: .*\n.*cpu: "):
         ops.factored_gram(*operands(10), backend="triton")
+
+
+@NEEDS_CPP
+def test_a_processor_without_vectors_takes_the_reference(monkeypatch):
+    a, g = operands(11)
+    monkeypatch.delenv("TWOPHASE_ISA", raising=False)
+    monkeypatch.setattr(_native, "available_isas", lambda: ("scalar",))
+    with pytest.raises(BackendError, match="cpu: this processor has only the scalar tier"):
+        ops.factored_gram(a, g, backend="cpu")
+    assert torch.equal(ops.factored_gram(a, g), ops.factored_gram(a, g, backend="reference"))
+    monkeypatch.setenv("TWOPHASE_ISA", "scalar")
+    assert ops.factored_gram(a, g, backend="cpu").shape == (5, 5, 2, 2)

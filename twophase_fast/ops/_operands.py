@@ -5,12 +5,14 @@ Vocabulary of these ops: N and M samples, C outputs per sample, T and S position
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import Literal, TypeAlias
 
 import torch
 
+from twophase_fast import _native, settings
 from twophase_fast._types import InputError
-from twophase_fast.ops import _checks, _library
+from twophase_fast.ops import _checks, _cpu, _library
 
 GramOutput: TypeAlias = Literal["full", "trace", "diagonal"]
 
@@ -83,18 +85,26 @@ def gram_shape(output: str, g: torch.Tensor, g2: torch.Tensor | None) -> tuple[i
     return {"full": (n, m, classes, classes2), "trace": (n, m), "diagonal": (n, m, classes)}[output]
 
 
-def new_gram(output: str, g: torch.Tensor, g2: torch.Tensor | None) -> torch.Tensor:
+def new_gram(
+    output: str,
+    g: torch.Tensor,
+    g2: torch.Tensor | None,
+    zeros: Callable[[Sequence[int], torch.Tensor], torch.Tensor] | None = None,
+) -> torch.Tensor:
     """Return zeros of a Gram block's shape, laid out as kernel matrices.
 
     In memory `full` is [N, C, M, C'], the matrix [N·C, M·C'], and `diagonal` is [C, N, M].
+
+    Args:
+        output: "full", "trace" or "diagonal".
+        g: Cotangents [N, C, T, p].
+        g2: Cotangents of the second side, or None.
+        zeros: Makes zeros of a shape, like a tensor; by default torch does.
     """
-    shape = gram_shape(output, g, g2)
-    if output == "trace":
-        return g.new_zeros(shape)
-    if output == "diagonal":
-        return g.new_zeros(shape[2], shape[0], shape[1]).permute(1, 2, 0)
-    n, m, classes, classes2 = shape
-    return g.new_zeros(n, classes, m, classes2).permute(0, 2, 1, 3)
+    (n, classes), (m, classes2) = g.shape[:2], (g if g2 is None else g2).shape[:2]
+    shape = {"full": (n, classes, m, classes2), "trace": (n, m), "diagonal": (classes, n, m)}[output]
+    gram = g.new_zeros(shape) if zeros is None else zeros(shape, g)
+    return gram.permute({"full": (0, 2, 1, 3), "trace": (0, 1), "diagonal": (1, 2, 0)}[output])
 
 
 def matrices(output: str, gram: torch.Tensor) -> torch.Tensor:
@@ -117,3 +127,16 @@ def writable(out: torch.Tensor, shape: tuple[int, ...], axes: str, like: tuple[s
     _checks.alike("out", out, *like)
     _checks.shape("out", out, shape, axes)
     _checks.writable("out", out)
+
+
+def cpu_refuses(*tensors: torch.Tensor | None) -> list[str]:
+    """Return why the C++ kernels of these ops do not take the tensors; empty if they do.
+
+    Their scalar tier is an oracle, slower than plain torch, so it runs only where `TWOPHASE_ISA` asks for it.
+    """
+    reasons = _cpu.refuses(*tensors)
+    if not reasons and _native.isa() == "scalar" and settings.isa() != "scalar":
+        return [
+            "this processor has only the scalar tier, which is slower than the reference; TWOPHASE_ISA=scalar forces it"
+        ]
+    return reasons

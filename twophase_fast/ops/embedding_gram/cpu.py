@@ -14,7 +14,7 @@ def refuses(
     tokens: torch.Tensor, g: torch.Tensor, tokens2: torch.Tensor | None, g2: torch.Tensor | None, *_: object
 ) -> list[str]:
     """Return why `embedding_gram` does not run here."""
-    return _cpu.refuses(g, g2)
+    return _operands.cpu_refuses(g, g2)
 
 
 def refuses_(
@@ -26,7 +26,7 @@ def refuses_(
     *_: object,
 ) -> list[str]:
     """Return why `embedding_gram_` does not run here."""
-    return _cpu.refuses(out, g, g2)
+    return _operands.cpu_refuses(out, g, g2)
 
 
 def embedding_gram(
@@ -38,7 +38,7 @@ def embedding_gram(
     padding_idx: int | None,
 ) -> torch.Tensor:
     """Return the embedding Gram block, exactly symmetric without tokens2 and g2."""
-    out = _operands.new_gram(output, g, g2)
+    out = _operands.new_gram(output, g, g2, _cpu.zeros)
     embedding_gram_(out, tokens, g, tokens2, g2, output, padding_idx)
     if tokens2 is None:
         gram_cpu.symmetrize_(_operands.matrices(output, out))

@@ -14,7 +14,7 @@ def refuses(
     a: torch.Tensor, g: torch.Tensor, a2: torch.Tensor | None, g2: torch.Tensor | None, output: str
 ) -> list[str]:
     """Return why `factored_gram` does not run here."""
-    return _cpu.refuses(a, g, a2, g2)
+    return _operands.cpu_refuses(a, g, a2, g2)
 
 
 def refuses_(
@@ -26,14 +26,14 @@ def refuses_(
     output: str,
 ) -> list[str]:
     """Return why `factored_gram_` does not run here."""
-    return _cpu.refuses(out, a, g, a2, g2)
+    return _operands.cpu_refuses(out, a, g, a2, g2)
 
 
 def factored_gram(
     a: torch.Tensor, g: torch.Tensor, a2: torch.Tensor | None, g2: torch.Tensor | None, output: str
 ) -> torch.Tensor:
     """Return the factored Gram block, exactly symmetric without a2 and g2."""
-    out = _operands.new_gram(output, g, g2)
+    out = _operands.new_gram(output, g, g2, _cpu.zeros)
     factored_gram_(out, a, g, a2, g2, output)
     if a2 is None:
         gram_cpu.symmetrize_(_operands.matrices(output, out))

@@ -37,14 +37,12 @@ def _slices(
     columns = min(inputs, _INPUTS)
     per_output = samples * classes * columns * left[0].element_size()
     rows = min(outputs, max(1, slice_bytes // max(per_output, 1)))
-    buffers = [None if side is None else _buffer(side, rows * columns) for side in (left, right)]
+    sides = [left] if right is None else [left, right]
+    buffers = [_buffer(side, rows * columns) for side in sides]
     for j, i in itertools.product(range(0, inputs, max(columns, 1)), range(0, outputs, max(rows, 1))):
-        pieces = [
-            None if side is None else (side[0][..., j : j + columns], side[1][..., i : i + rows])
-            for side in (left, right)
-        ]
-        x, y = (piece and _operand(piece, buffer, output) for piece, buffer in zip(pieces, buffers, strict=True))
-        yield x, y
+        pieces = [(a[..., j : j + columns], g[..., i : i + rows]) for a, g in sides]
+        operands = [_operand(piece, buffer, output) for piece, buffer in zip(pieces, buffers, strict=True)]
+        yield operands[0], None if right is None else operands[1]
 
 
 def _buffer(side: Side, entries: int) -> torch.Tensor:

@@ -7,23 +7,23 @@ from collections.abc import Sequence
 import torch
 
 from twophase_fast import _native
-from twophase_fast.ops import _cpu
+from twophase_fast.ops import _operands
 
 
 def refuses(a: torch.Tensor, g: torch.Tensor) -> list[str]:
     """Return why `per_sample_grad` does not run here."""
-    return _cpu.refuses(a, g)
+    return _operands.cpu_refuses(a, g)
 
 
 def refuses_out(out: torch.Tensor, a: torch.Tensor, g: torch.Tensor) -> list[str]:
     """Return why `per_sample_grad_out` does not run here."""
-    return _cpu.refuses(out, a, g)
+    return _operands.cpu_refuses(out, a, g)
 
 
 def refuses_conv(x: torch.Tensor, g: torch.Tensor, *_: object) -> list[str]:
     """Return why `per_sample_conv_grad` does not run here."""
     dims = x.ndim - 2
-    return [*_cpu.refuses(x, g), *([f"{dims} spatial axes; the kernel takes 1 or 2"] if dims > 2 else [])]
+    return [*_operands.cpu_refuses(x, g), *([f"{dims} spatial axes; the kernel takes 1 or 2"] if dims > 2 else [])]
 
 
 def refuses_conv_out(out: torch.Tensor, x: torch.Tensor, g: torch.Tensor, *_: object) -> list[str]:
