@@ -44,10 +44,19 @@ def install(source: Path, target: Path, **environment: str) -> subprocess.Comple
     )
 
 
+# An editable installation of the working tree would lend its extension to the copy under test.
+ALONE = "import sys\nsys.meta_path = [f for f in sys.meta_path if '__editable__' not in getattr(f, '__module__', '')]\n"
+
+
 def run_installed(target: Path, program: str) -> subprocess.CompletedProcess:
     environment = {**os.environ, "PYTHONPATH": str(target)}
     return subprocess.run(
-        [sys.executable, "-c", program], env=environment, cwd=target, capture_output=True, text=True, timeout=120
+        [sys.executable, "-c", ALONE + program],
+        env=environment,
+        cwd=target,
+        capture_output=True,
+        text=True,
+        timeout=120,
     )
 
 
