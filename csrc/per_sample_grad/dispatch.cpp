@@ -33,7 +33,8 @@ struct RowParts {
   }
 };
 
-// Results of this size do not stay in a cache until they are used. Measured: 1.5 to 2 times as fast for short sums.
+// Results of this size do not stay in a cache until they are used. Measured: 1.5 to 2 times as fast for short
+// sums.
 constexpr int64_t stream_bytes = int64_t{24} << 20;
 
 // Whether to write past the caches: a large result with aligned rows.
