@@ -84,6 +84,18 @@ def test_tiles_agree(name):
         _close(op @ v, whole)
 
 
+@pytest.mark.parametrize("way", ["double-VJP", "factors"])
+@pytest.mark.parametrize("name", ["grouped_cnn", "vit", "gpt_tied", "conv1d", "conv3d", "weight_transposed", "lstm"])
+def test_ways_agree(name, way):
+    model, inputs, options = MODEL_CASES[name]()
+    op = tp.NTKOperator(model, inputs, **options)
+    assert op.way == "forward-mode"
+    w = x(op.num_parameters)
+    forward = op.jvp(w)
+    op.way = way
+    _close(op.jvp(w), forward)
+
+
 def test_columns_may_be_treated_a_few_at_a_time():
     model, inputs = _mlp(), x(4, 5)
     op = tp.NTKOperator(model, inputs, memory_budget=40_000)

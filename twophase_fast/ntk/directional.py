@@ -4,7 +4,7 @@
 |---|---|---|
 | `forward-mode` | the parameters carry tangents through one forward pass | a node has no forward derivative |
 | `double-VJP` | J w = d <J^T u, w> / du, through the graph of the pull-back | a node has no second derivative |
-| `factors` | per-sample Jacobians of the engine, times w | nowhere; C pull-backs |
+| `factors` | the engine's factors of J, times w | nowhere; C pull-backs |
 
 The cheapest way that gives the right answer is chosen once, by the adjoint identity <u, J w> = <J^T u, w>. It is tried
 with w = g / |g|^2 for each parameter, where g is its part of J^T u, so that every parameter adds exactly 1. One that a
@@ -18,6 +18,7 @@ from contextlib import contextmanager
 
 import torch
 from torch.autograd import forward_ad
+from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from twophase_fast.ntk.capture import capture
@@ -25,6 +26,7 @@ from twophase_fast.ntk.forward import Function
 from twophase_fast.ntk.inputs import Batch
 from twophase_fast.ntk.probe import Structure
 from twophase_fast.rules._saved import signed
+from twophase_fast.rules.factors import Dense, Factor, Lookup, Outer
 
 Direction = Mapping[str, torch.Tensor]
 Push = Callable[[Function, Structure, Batch, Sequence[Direction]], list[torch.Tensor]]
@@ -80,15 +82,29 @@ def double_vjp(
 def by_factors(
     function: Function, structure: Structure, batch: Batch, directions: Sequence[Direction]
 ) -> list[torch.Tensor]:
-    """Return J w [n, C] for every direction, from materialised per-sample Jacobians."""
+    """Return J w [n, C] for every direction, from the factors of the per-sample Jacobians."""
     outputs = torch.eye(structure.outputs, dtype=torch.float64)
     results = [torch.zeros(batch.size, structure.outputs, dtype=function.dtype, device=function.device)] * len(
         directions
     )
     for name, factor in capture(function, batch, structure, outputs).items():
-        rows = factor.dense().reshape(batch.size, structure.outputs, -1)
-        results = [r + rows @ d[name].flatten().to(rows) for r, d in zip(results, directions)]
+        results = [r + _contract(factor, d[name].to(function.dtype)) for r, d in zip(results, directions)]
     return results
+
+
+def _contract(factor: Factor, w: torch.Tensor) -> torch.Tensor:
+    """Return J w [n, C] of one parameter: the change z of its layer's output, against the cotangents g there."""
+    if isinstance(factor, Dense):
+        return factor.rows() @ w.flatten()
+    if isinstance(factor, Outer):
+        d, p = factor.a.shape[2], factor.g.shape[3]
+        z = factor.a @ (w.reshape(d, p) if factor.transposed else w.reshape(p, d).T)
+    elif isinstance(factor, Lookup):
+        z = torch.cat([w, w.new_zeros(1, w.shape[1])])[factor.tokens]
+    else:
+        convolve = (F.conv1d, F.conv2d, F.conv3d)[len(factor.kernel_size) - 1]
+        z = convolve(factor.x, w, None, factor.stride, factor.padding, factor.dilation, factor.groups)
+    return (factor.g * z.unsqueeze(1)).flatten(2).sum(2)
 
 
 WAYS: dict[str, Push] = {"forward-mode": forward_mode, "double-VJP": double_vjp, "factors": by_factors}

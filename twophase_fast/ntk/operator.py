@@ -25,8 +25,9 @@ if TYPE_CHECKING:
 
 _TRANSIENT_BYTES = 512 * 2**20
 _TILE = 256
-# Bytes of one tile's graphs and intermediates, in units of what a forward keeps (measured, rounded up).
-_KEPT = {"forward-mode": 2.0, "double-VJP": 4.0, "factors": 4.0}
+# Bytes of one tile's graphs and intermediates, in units of what a forward keeps (measured, rounded up); by factors, the
+# cotangents of every output are kept as well.
+_KEPT = {"forward-mode": 1.5, "double-VJP": 2.5, "factors": 2.0}
 
 
 class NTKOperator:
@@ -35,8 +36,8 @@ class NTKOperator:
         op @ v = K v = J (J^T v),    K = as_matrix(entk(model, x)) [N*C, N*C],    J [N*C, P]
 
     Rows are sample-major (row n*C + c is output c of sample n), as in `as_matrix`. J^T v is one pull-back per tile of
-    samples; J w is a forward pass with tangents, a derivative of the pull-back, or per-sample Jacobians: the first that
-    works for the model (`way`). Nothing of size P * N or N^2 is held.
+    samples; J w is a forward pass with tangents, a derivative of the pull-back, or a product with J's factors: the first
+    that works for the model (`way`). Nothing of size P * N or N^2 is held.
 
     The operator follows the model: it uses the parameters as they are at each product. Model, gradients, buffers and
     random generators are as before afterwards.
@@ -212,9 +213,8 @@ class NTKOperator:
         """
         itemsize = self.dtype.itemsize
         vectors = 3 * self.num_parameters * itemsize + 4 * self.shape[0] * itemsize
-        per_sample = int(_KEPT[self.way] * self._structure.activation_bytes)
-        if self.way == "factors":
-            per_sample += self.outputs * max(s.numel() for s in self._flat.shapes.values()) * itemsize
+        kept = _KEPT[self.way] + (self.outputs if self.way == "factors" else 0)
+        per_sample = int(kept * self._structure.activation_bytes)
         fitting = (min(self._budget - vectors, _TRANSIENT_BYTES)) // max(per_sample, 1)
         if fitting < 1 and self._budget < vectors + per_sample:
             raise InputError(
