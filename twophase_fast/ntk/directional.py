@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import cast
 
 import torch
 from torch.autograd import forward_ad
@@ -87,7 +88,8 @@ def by_factors(
     results = [torch.zeros(batch.size, structure.outputs, dtype=function.dtype, device=function.device)] * len(
         directions
     )
-    for name, factor in capture(function, batch, structure, outputs).items():
+    factors = cast("dict[str, Factor]", capture(function, batch, structure, outputs))  # no readout is cut off
+    for name, factor in factors.items():
         results = [r + _contract(factor, d[name].to(function.dtype)) for r, d in zip(results, directions)]
     return results
 

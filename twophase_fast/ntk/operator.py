@@ -36,8 +36,8 @@ class NTKOperator:
         op @ v = K v = J (J^T v),    K = as_matrix(entk(model, x)) [N*C, N*C],    J [N*C, P]
 
     Rows are sample-major (row n*C + c is output c of sample n), as in `as_matrix`. J^T v is one pull-back per tile of
-    samples; J w is a forward pass with tangents, a derivative of the pull-back, or a product with J's factors: the first
-    that works for the model (`way`). Nothing of size P * N or N^2 is held.
+    samples. J w is a forward pass with tangents, a derivative of the pull-back, or a product with J's factors: `way`
+    names the first that works for the model. Nothing of size P * N or N^2 is held.
 
     The operator follows the model: it uses the parameters as they are at each product. Model, gradients, buffers and
     random generators are as before afterwards.
