@@ -151,3 +151,13 @@ def test_bad_verify():
     model, inputs, _ = MODEL_CASES["mlp"]()
     with pytest.raises(InputError, match="verify=-1"):
         tp.entk(model, inputs, verify=-1)
+
+
+def test_biases_ride_with_factored_weights():
+    model, inputs, _ = MODEL_CASES["mlp"]()
+    whole, info = tp.entk(model, inputs, return_info=True)
+    biases = [name for name, _ in model.named_parameters() if name.endswith("bias")]
+    assert {info.methods[b] for b in biases} == {f"with {b.removesuffix('bias')}weight" for b in biases}
+    parts, alone = tp.entk(model, inputs, per_parameter=True, return_info=True)
+    assert not any(alone.methods[b].startswith("with") for b in biases)
+    torch.testing.assert_close(sum(parts.values()), whole)

@@ -5,10 +5,12 @@
 | file | what it answers |
 |---|---|
 | `empirical` | the public calls `entk` and `plan` |
-| `computation` | carries out a plan: groups of parameters, tiles of samples |
+| `computation`, `shelf` | carries out a plan: groups of parameters, tiles of samples, factors kept meanwhile |
+| `stream` | kernels larger than memory, written tile by tile |
 | `plan`, `survey`, `cost`, `memory` | which method, tile and groups; bytes and FLOPs |
 | `probe`, `labels`, `uses`, `graph` | which nodes use which parameter, and whose sample each entry is |
 | `capture`, `accumulate` | one tile's factors; adding Gram blocks |
+| `readout`, `biases` | wide readouts cut off exactly; biases carried by their layer's weight |
 | `forward`, `inputs`, `parameters`, `guards` | the function, its inputs, what is refused and restored |
 | `estimate`, `output_probes`, `sketch` | unbiased estimates with error bars |
 | `projection`, `signs`, `uncertainty` | J R, random signs from a key, mean and standard error |

@@ -12,6 +12,7 @@ from tqdm import tqdm
 
 from twophase_fast._types import InputError, Precision, UnsupportedModelError
 from twophase_fast.ntk.accumulate import Accumulator
+from twophase_fast.ntk.biases import bias_partners, merge_biases
 from twophase_fast.ntk.capture import capture
 from twophase_fast.ntk.forward import Function
 from twophase_fast.ntk.inputs import Batch
@@ -100,6 +101,7 @@ class Computation:
         self._matrix = directions  # [K, C]; None stands for the identity
         self._readout: Readout | None = None
         self._outputs = self._directions_count = 0
+        self._partners: dict[str, str] = {}  # bias -> weight whose block carries it
 
     def prepare(self) -> Plan:
         """Probe both sides and return the plan.
@@ -198,6 +200,8 @@ class Computation:
                 readout=self._readout,
                 at_once=self.info.plan.at_once,
             )
+            for bias in merge_biases(factors, self._partners, group):
+                self.info.methods[bias] = f"with {self._partners[bias]}"
             for name in group:
                 factor = factors.pop(name, None)
                 shelves[name].put(factor if factor is None else self._kept(name, factor))
@@ -242,7 +246,11 @@ class Computation:
         surveys = [survey(self.function, structure, self._readout) for structure in self._structures]
         activation = max(s.activation_bytes for s in self._structures)
         self.info.looped = can_batch(self._structures[0], self._readout) if classes > 1 else "one output"
-        return make_plan(widest(surveys), task, activation, budget=budget, tile=self.tile, batched=not self.info.looped)
+        batched = not self.info.looped
+        plan = make_plan(widest(surveys), task, activation, budget=budget, tile=self.tile, batched=batched)
+        if not self.per_parameter:
+            self._partners = bias_partners(self._structures[0], plan.methods)
+        return plan
 
     def _accumulator(self) -> Accumulator | LiftedAccumulator:
         task = self.info.plan.task
