@@ -81,3 +81,14 @@ def test_amounts(text, expected):
 def test_bad_amounts(bad):
     with pytest.raises(InputError, match="memory_budget"):
         tp.entk(resnet(), images(2), memory_budget=bad)
+
+
+def test_a_budget_that_cannot_be_followed_is_said():
+    model, inputs, _ = MODEL_CASES["routed_experts"]()
+    with pytest.warns(UserWarning, match="memory_budget was not followed"):
+        tp.entk(model, inputs, memory_budget="1 GB")
+
+
+def test_a_budget_that_is_followed_is_quiet(recwarn):
+    tp.entk(resnet(), images(3), memory_budget="1 GB")
+    assert not [w for w in recwarn if "memory_budget" in str(w.message)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -66,7 +67,8 @@ def entk(
         precision: `highest` is IEEE float32 (float64 for float64 models); `high` and `medium` allow faster units
             where the hardware has them and are `highest` elsewhere.
         memory_budget: Bytes the computation may take over model and inputs, the kernel included: a number, or text such
-            as "250 MB" or "4 GiB". Default: half of the memory that is free.
+            as "250 MB" or "4 GiB". Default: half of the memory that is free. A program that depends on the data cannot
+            be planned: a warning then says that the budget was not followed.
         tile: Samples per forward pass; default: chosen by the planner.
         out: Anything with the kernel's shape and slice assignment (Tensor, NumPy memmap, HDF5 data set): filled tile by
             tile and returned. In a file, finished tiles are logged and a second call computes only what is missing.
@@ -102,6 +104,12 @@ def entk(
         else:
             computation = Computation(function, left, right, output, tile, budget, per_parameter=per_parameter)
             kernels, info = computation.kernels(progress=progress), computation.info
+        if budget is not None and info.plan is not None and not info.plan.rows:
+            warnings.warn(
+                "memory_budget was not followed: the model's program depends on the data, so its memory cannot be "
+                "planned; bound it with tile= instead",
+                stacklevel=2,
+            )
         if verify:
             _verify(function, left, right, kernels, output, verify)
     result = kernels if per_parameter else kernels[""]
