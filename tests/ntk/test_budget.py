@@ -1,15 +1,22 @@
 """Budgets: the plan follows them, the result does not change, and an impossible one says what would work."""
 
 import re
+import sys
 
 import pytest
 import torch
+from torch import nn
 
 import twophase_fast as tp
 from twophase_fast import zoo
 from twophase_fast._model_cases import MODEL_CASES
+from twophase_fast._pages import resident_bytes, room
 from twophase_fast._types import InputError
+from twophase_fast.ntk import capture
 from twophase_fast.ntk.memory import parse_bytes
+from twophase_fast.ntk.plan import make_plan
+
+plan_module = sys.modules[make_plan.__module__]
 
 
 def images(n, size=16):
@@ -20,42 +27,129 @@ def resnet():
     return zoo.resnet20(width=4, outputs=6).double().eval()
 
 
-@pytest.mark.parametrize("output", ["full", "trace", "diagonal", "sum"])
-def test_small_budgets_change_the_plan_and_not_the_result(output):
-    model, x = resnet(), images(6)
-    whole, free = tp.entk(model, x, output=output, return_info=True)
-    assert len(free.plan.groups) == len(free.plan.chunks) == 1
-    least = _smallest(model, x, output)
-    tight, info = tp.entk(model, x, output=output, memory_budget=least, return_info=True)
-    assert info.plan.peak_bytes <= least
-    assert len(info.plan.groups) * len(info.plan.chunks) > 1
-    torch.testing.assert_close(tight, whole, rtol=1e-11, atol=1e-11 * float(whole.abs().max()))
+def small_net():
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(7, 9), nn.Tanh(), nn.Linear(9, 8), nn.Tanh(), nn.Linear(8, 3)).double()
 
 
-def _smallest(model, x, output):
+def rows(n, seed=0):
+    return torch.randn(n, 7, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def smallest(model, x, x2=None, **options):
+    """Return the smallest budget that works, as the error says it."""
     with pytest.raises(InputError, match="too small") as caught:
-        tp.plan(model, x, output=output, memory_budget=1)
+        tp.plan(model, x, x2, memory_budget=1, **options)
     return int(re.search(r"works is (\d+) bytes", str(caught.value))[1])
 
 
+def tight(model, x, x2=None, **options):
+    """Return a budget between the smallest and what is taken without one."""
+    least, most = smallest(model, x, x2, **options), tp.plan(model, x, x2, **options).peak_bytes
+    return least + (most - least) // 3
+
+
+def assert_same(kernel, expected):
+    torch.testing.assert_close(kernel, expected, rtol=1e-11, atol=1e-11 * float(expected.abs().max()))
+
+
+def parts(plan):
+    """Return into how many parts a computation is cut."""
+    return len(plan.groups), len(plan.chunks), plan.blocks, plan.tile
+
+
+@pytest.fixture
+def no_overhead(monkeypatch):
+    """Let tiny models feel a budget: count only what grows with them."""
+    monkeypatch.setattr(plan_module, "_LIBRARY_BYTES", 0)
+
+
+@pytest.mark.parametrize("output", ["full", "trace", "diagonal", "sum"])
+def test_small_budgets_change_the_plan_and_not_the_result(no_overhead, output):
+    model, x = resnet(), images(4)
+    whole, free = tp.entk(model, x, output=output, return_info=True)
+    assert len(free.plan.groups) == len(free.plan.chunks) == free.plan.blocks == 1
+    budget = tight(model, x, output=output)
+    kernel, info = tp.entk(model, x, output=output, memory_budget=budget, return_info=True)
+    assert info.plan.peak_bytes <= budget
+    assert parts(info.plan) != parts(free.plan)
+    assert_same(kernel, whole)
+
+
+@pytest.mark.parametrize("name", sorted(MODEL_CASES))
+def test_every_model_within_a_tight_budget(no_overhead, name):
+    model, inputs, options = MODEL_CASES[name]()
+    whole, info = tp.entk(model, inputs, return_info=True, **options)
+    if not info.plan.rows:
+        pytest.skip("the program depends on the data: it cannot be planned")
+    budget = tight(model, inputs, **options)
+    assert_same(tp.entk(model, inputs, memory_budget=budget, **options), whole)
+
+
+def test_groups_go_on_from_cuts(no_overhead, monkeypatch):
+    model, x = zoo.mlp(7, (9,) * 6, 3).double(), rows(8)
+    budget = tight(model, x)
+    starts = []
+    monkeypatch.setattr(capture.CutSeeds, "pull", _noting(capture.CutSeeds.pull, starts))
+    kernel, info = tp.entk(model, x, memory_budget=budget, return_info=True)
+    groups = info.plan.groups
+    assert len(groups) > 2
+    assert all(group.start is not None for group in groups[1:])
+    assert sum(group.share for group in groups) < 1.5, "the groups pull back hardly more than one whole pull-back"
+    assert starts
+    assert_same(kernel, tp.entk(model, x))
+
+
+def _noting(pull, starts):
+    def noting(self, edges, ks, *, batched):
+        starts.append(self.cut.node)
+        return pull(self, edges, ks, batched=batched)
+
+    return noting
+
+
+@pytest.mark.parametrize("cross", [False, True])
+@pytest.mark.parametrize("output", ["full", "trace", "diagonal"])
+def test_smallest_budget_cuts_the_kernel_into_blocks(no_overhead, cross, output):
+    model, x, other = small_net(), rows(5), rows(4, seed=1) if cross else None
+    budget = smallest(model, x, other, output=output)
+    kernel, info = tp.entk(model, x, other, output=output, memory_budget=budget, return_info=True)
+    assert info.plan.side == 1
+    assert info.plan.blocks == (20 if cross else 15)
+    assert_same(kernel, tp.entk(model, x, other, output=output))
+
+
+def test_blocks_of_every_parameter(no_overhead):
+    model, x = small_net(), rows(5)
+    budget = smallest(model, x, per_parameter=True)
+    kernels = tp.entk(model, x, memory_budget=budget, per_parameter=True)
+    for name, whole in tp.entk(model, x, per_parameter=True).items():
+        assert_same(kernels[name], whole)
+
+
 @pytest.mark.parametrize("name", ["vit", "gpt_tied", "vgg16_narrow", "weight_norm"])
-def test_smallest_budget_works_on_a_cross_kernel(name):
+def test_tight_budget_works_on_a_cross_kernel(no_overhead, name):
     model, inputs, options = MODEL_CASES[name]()
     other = inputs[:3]
-    with pytest.raises(InputError) as caught:
-        tp.entk(model, inputs, other, memory_budget=1000, **options)
-    least = int(re.search(r"works is (\d+) bytes", str(caught.value))[1])
-    whole = tp.entk(model, inputs, other, **options)
-    tight = tp.entk(model, inputs, other, memory_budget=least, **options)
-    torch.testing.assert_close(tight, whole, rtol=1e-11, atol=1e-11 * float(whole.abs().max()))
+    budget = tight(model, inputs, other, **options)
+    assert_same(
+        tp.entk(model, inputs, other, memory_budget=budget, **options), tp.entk(model, inputs, other, **options)
+    )
 
 
-def test_slices_of_channels_agree():
+def test_slices_of_channels_agree(no_overhead):
     model, x = zoo.vgg16(width=0.25, outputs=4).double().eval(), images(3, 32)
-    whole = tp.entk(model, x)
-    tight, info = tp.entk(model, x, memory_budget=_smallest(model, x, "full"), return_info=True)
+    kernel, info = tp.entk(model, x, memory_budget=tight(model, x), return_info=True)
     assert any(r.method == "materialise" and r.stored_bytes > 0 for r in info.plan.rows)
-    torch.testing.assert_close(tight, whole, rtol=1e-11, atol=1e-11 * float(whole.abs().max()))
+    assert_same(kernel, tp.entk(model, x))
+
+
+def test_memory_of_large_arrays_returns():
+    before = resident_bytes()
+    array = room((64, 2**18), torch.float32, torch.device("cpu")).fill_(1)
+    assert resident_bytes() - before > 50 * 2**20
+    del array
+    assert resident_bytes() - before < 30 * 2**20
 
 
 def test_plan_prints_every_parameter():

@@ -61,15 +61,15 @@ def test_cut_off_and_resumed(tmp_path, monkeypatch, kind):
     model, expected = net(), tp.entk(net(), x(8), output="trace").numpy()
     out = _targets(tmp_path)[kind]
     calls = []
-    kernels = computation.Computation.kernels
+    block = computation.Computation.block
 
-    def failing(self, **options):
+    def failing(self, rows, columns, **options):
         calls.append(self)
         if len(calls) == 3:
             raise KeyboardInterrupt
-        return kernels(self, **options)
+        return block(self, rows, columns, **options)
 
-    monkeypatch.setattr(computation.Computation, "kernels", failing)
+    monkeypatch.setattr(computation.Computation, "block", failing)
     with pytest.raises(KeyboardInterrupt):
         tp.entk(model, x(8), output="trace", out=out, memory_budget=budget("trace"))
     tp.entk(model, x(8), output="trace", out=out, memory_budget=budget("trace"))

@@ -5,9 +5,10 @@
 | file | what it answers |
 |---|---|
 | `empirical` | the public calls `entk` and `plan` |
-| `computation`, `shelf` | carries out a plan: groups of parameters, tiles of samples, factors kept meanwhile |
+| `computation`, `block`, `shelf` | carries out a plan: blocks, groups of parameters, tiles; factors kept meanwhile |
 | `stream` | kernels larger than memory, written tile by tile |
 | `plan`, `survey`, `cost`, `memory` | which method, tile and groups; bytes and FLOPs |
+| `program` | what a forward pass keeps, and the cuts where a pull-back can stop and go on |
 | `probe`, `labels`, `uses`, `graph` | which nodes use which parameter, and whose sample each entry is |
 | `capture`, `accumulate` | one tile's factors; adding Gram blocks |
 | `readout`, `biases` | wide readouts cut off exactly; biases carried by their layer's weight |

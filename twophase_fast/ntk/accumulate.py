@@ -15,10 +15,8 @@ from __future__ import annotations
 import torch
 
 from twophase_fast import ops
-from twophase_fast.ntk.cost import Method
+from twophase_fast.ntk.cost import PACKED_WIDTH, Method
 from twophase_fast.rules.factors import Conv, Dense, Factor, Lookup, Outer
-
-_PACKED_WIDTH = 8192
 
 
 class Accumulator:
@@ -60,7 +58,7 @@ class Accumulator:
     def select(self, chunk: slice) -> None:
         """Say which outputs the factors added next belong to (a full kernel takes all at once)."""
         if chunk != self._chunk:
-            self._flush()
+            self.flush()
             self._chunk = chunk
 
     def add(self, left: Factor, right: Factor | None, method: Method) -> None:
@@ -73,13 +71,12 @@ class Accumulator:
         elif method == "factored":
             self._add_factored(left, right)
         else:
-            for piece in left.channel_slices(self.slice_bytes):
-                self._add_jacobian(left.jacobian_slice(piece), None if right is None else right.jacobian_slice(piece))
+            self._add_slices(left, right)
 
     def kernel(self) -> torch.Tensor:
         """Return the finished kernel: full [N, M, C, C], trace [N, M] or diagonal [N, M, C]."""
         self.select(slice(0, self.outputs))
-        self._flush()
+        self.flush()
         if self.symmetric:
             ops.symmetrize_(self._sum)
         return self._view()
@@ -95,23 +92,40 @@ class Accumulator:
             return split.permute(0, 2, 1, 3)
         return self._sum if self.output == "trace" else self._target().permute(1, 2, 0)
 
+    def _add_slices(self, left: Outer | Conv, right: Outer | Conv | None) -> None:
+        """Materialise slices of channels, each in the place of the one before, and add their products."""
+        slices = list(left.channel_slices(self.slice_bytes))
+        places = [side and side.slice_room(slices) for side in (left, right)]
+        for piece in slices:
+            one, other = (side and side.jacobian_slice(piece, place) for side, place in zip((left, right), places))
+            self._add_jacobian(one, other)
+
     def _add_dense(self, left: Dense, right: Dense | None) -> None:
         """Collect narrow Jacobians (biases, norms) for one product; add wide ones at once."""
         pair = left.rows(), None if right is None else right.rows()
-        if pair[0].shape[2] > _PACKED_WIDTH:
+        if pair[0].shape[2] > PACKED_WIDTH:
             self._add_jacobian(*pair)
             return
+        if self._packed and self._packed_bytes(pair[0]) > self.slice_bytes:
+            self.flush()
         self._packed.append(pair)
-        if sum(j.shape[2] for j, _ in self._packed) > _PACKED_WIDTH:
-            self._flush()
+        if sum(j.shape[2] for j, _ in self._packed) > PACKED_WIDTH:
+            self.flush()
 
-    def _flush(self) -> None:
+    def _packed_bytes(self, more: torch.Tensor) -> int:
+        return sum(j.numel() * j.element_size() for j in (more, *(j for j, _ in self._packed)))
+
+    def flush(self) -> None:
+        """Add the narrow Jacobians collected so far."""
         if not self._packed:
             return
-        left = torch.cat([j for j, _ in self._packed], 2)
-        right = None if self.symmetric else torch.cat([j for _, j in self._packed], 2)
+        pairs = self._packed.copy()
         self._packed.clear()
-        self._add_jacobian(left, right)
+        if len(pairs) == 1:
+            self._add_jacobian(*pairs[0])
+            return
+        left = torch.cat([j for j, _ in pairs], 2)
+        self._add_jacobian(left, None if self.symmetric else torch.cat([j for _, j in pairs], 2))
 
     def _add_jacobian(self, left: torch.Tensor, right: torch.Tensor | None) -> None:
         """Add the Gram product of Jacobian slices [N, C, P]."""

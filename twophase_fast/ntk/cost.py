@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+PACKED_WIDTH = 8192
+"""Columns of narrow Jacobians (biases, norms) that are collected for one product."""
+
 Method = Literal["factored", "lookup", "materialise", "structured"]
 
 # Throughput relative to a dense Gram product; replaced by measured ratios where a calibration exists.

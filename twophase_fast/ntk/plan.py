@@ -1,32 +1,44 @@
 """Deciding, before anything runs, how a kernel is computed inside a memory budget.
 
-Per parameter the cheapest method; the samples of one forward pass (tile); and groups of parameters, in backward
-order, whose factors are held for all samples at a time. Every further group costs another pull-back, which stops at
-the group's deepest layer. Trace and diagonal kernels treat outputs one by one, so they may pull back a chunk of them
-at a time, which costs another forward only. The planner takes what repeats least work.
+Per parameter the cheapest method; the samples of one forward pass (tile) and the outputs of one pull-back call; and
+groups of parameters, in backward order, whose factors are held for all samples at a time. A further group costs another
+forward pass; its pull-back goes on from the cotangents kept at a cut (`program`). Trace and diagonal kernels treat
+outputs one by one, so they may pull back a chunk of them at a time. Where not even one parameter's factors fit, the
+kernel is cut into blocks of samples, whose factors are computed again for every partner. The planner takes what is
+predicted to take least time.
 
-    peak = kernels + factors of one group (all samples) + max(one tile's graph and cotangents, Jacobian slices)
+    peak = kernels + factors of one group (all samples of the block) + cotangents at cuts
+           + max(one tile's graph and cotangents, Jacobian slices)
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from itertools import product
+from typing import NamedTuple
 
 from twophase_fast._types import InputError
-from twophase_fast.ntk.cost import Method
+from twophase_fast.ntk.cost import PACKED_WIDTH, Method
+from twophase_fast.ntk.program import Cut, Program
 from twophase_fast.ntk.survey import Profile
 
 MIB = 2**20
-_TILES = (256, 128, 64, 32, 16, 8, 4, 2, 1)
+_TILES = (256, 128, 64, 32, 16, 8, 4, 2)
 _CHUNKS = (1024, 512, 256, 128, 64, 32, 16, 8, 4, 2, 1)
-_FORWARD_COST = 1.5  # one forward pass, in pull-backs of one output
-_AT_ONCE = 16  # outputs in one batched pull-back
-_CALL_COST = 1.0  # fixed cost of one pull-back call, in samples
+_AT_ONCE = (16, 4)  # outputs in one batched pull-back
 _SLICE_BYTES = 256 * MIB
-_TRANSIENT_BYTES = 512 * MIB
-_LIBRARY_BYTES = 24 * MIB  # work areas of BLAS and of the threads
+_TRANSIENT_BYTES = 512 * MIB  # of one tile; larger ones are no faster
+_LIBRARY_BYTES = 36 * MIB  # work areas of the kernels, of BLAS and of the threads
+_FLOWING = 3  # tensors of the largest size alive while cotangents flow
+
+# Only the choice among plans rests on these; `timing` measures what `Plan.seconds` says.
+_NODE_SECONDS = 8e-6  # fixed cost of one node in a pull-back
+_BATCHED_NODES = 4.0  # the same under a batched call, relatively
+_BYTES_PER_SECOND = 2.5e9  # activations pulled back
+_FLOPS_PER_SECOND = 1e11
+_FORWARD = 0.7  # one forward pass relative to one pull-back of one output
 
 
 @dataclass(frozen=True)
@@ -67,10 +79,44 @@ class Task:
         return self.rows * self.partners if self.columns is not None else self.rows * (self.rows + 1) / 2
 
     @property
+    def entry_bytes(self) -> int:
+        """Bytes of the kernel per pair of samples."""
+        return {"full": self.classes**2, "trace": 1, "diagonal": self.classes}[self.output] * self.itemsize
+
+    @property
     def kernel_bytes(self) -> int:
         """Bytes of the kernels and of what is reserved."""
-        entries = {"full": self.classes**2, "trace": 1, "diagonal": self.classes}[self.output]
-        return self.rows * self.partners * entries * self.itemsize * self.kernels + self.reserved
+        return self.rows * self.partners * self.entry_bytes * self.kernels + self.reserved
+
+    def block(self, side: int, *, streamed: bool) -> Task:
+        """Return the task of one block of `side` samples against as many others.
+
+        Where the kernel is not streamed, it is held as a whole beside the block.
+        """
+        held = self.reserved if streamed else self.kernel_bytes
+        return replace(self, rows=min(side, self.rows), columns=min(side, self.partners), reserved=held)
+
+    def blocks(self, side: int) -> float:
+        """Return how many blocks of `side` samples there are, in blocks off the diagonal."""
+        across, down = math.ceil(self.rows / side), math.ceil(self.partners / side)
+        return across * down / (2 if self.columns is None else 1)
+
+
+@dataclass(frozen=True)
+class Group:
+    """Parameters whose factors are held together.
+
+    Attributes:
+        names: The parameters, in backward order.
+        start: Cut where their pull-back starts; None: the outputs.
+        keep: Cut whose cotangents are kept for the next group; None: nothing new.
+        share: Share of a whole pull-back's work.
+    """
+
+    names: tuple[str, ...]
+    start: Cut | None = None
+    keep: Cut | None = None
+    share: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -88,6 +134,7 @@ class Row:
     flops: float
     stored_bytes: int
     group: int
+    seconds: float = math.nan
 
 
 @dataclass(frozen=True)
@@ -96,25 +143,33 @@ class Plan:
 
     Attributes:
         task: What is computed.
+        side: Samples per block of the kernel (all of them where it is not cut).
         tile: Samples per forward pass.
         chunk: Outputs pulled back at a time (all of them for a full kernel).
         at_once: Outputs in one batched pull-back call (1: looped).
-        groups: Parameter names held together, in backward order.
+        groups: Parameters held together, in backward order.
         methods: Parameter name -> method.
         slice_bytes: Largest materialised Jacobian slice.
         peak_bytes: Predicted peak of memory over model and inputs, the kernel included.
         rows: One `Row` per parameter.
+        seconds: Predicted time, not a number where nothing was timed.
+        stages: Predicted seconds per stage: `probe`, `capture`, `gram`.
+        profile: What the seconds hold for.
     """
 
     task: Task
+    side: int
     tile: int
     chunk: int
     at_once: int
-    groups: tuple[tuple[str, ...], ...]
+    groups: tuple[Group, ...]
     methods: dict[str, Method]
     slice_bytes: int
     peak_bytes: int
     rows: tuple[Row, ...] = field(repr=False, default=())
+    seconds: float = math.nan
+    stages: dict[str, float] = field(repr=False, default_factory=dict)
+    profile: str = "this machine"
 
     @property
     def chunks(self) -> list[slice]:
@@ -126,159 +181,296 @@ class Plan:
         """FLOPs of all Gram blocks and builds (forward and pull-back not counted)."""
         return sum(row.flops for row in self.rows)
 
+    @property
+    def blocks(self) -> int:
+        """Number of blocks of the kernel that are computed one after the other."""
+        across, down = math.ceil(self.task.rows / self.side), math.ceil(self.task.partners / self.side)
+        return across * (across + 1) // 2 if self.task.columns is None else across * down
+
     def __str__(self) -> str:
-        head = f"{'parameter':<40} {'use':<24} {'T':>5} {'d':>6} {'p':>6} {'method':<12} {'GFLOP':>9} {'MiB':>8} group"
+        head = (
+            f"{'parameter':<40} {'use':<24} {'T':>5} {'d':>6} {'p':>6} {'method':<12} {'GFLOP':>9} {'MiB':>8} "
+            f"{'seconds':>8} group"
+        )
         lines = [
             f"{r.name[-40:]:<40} {'+'.join(r.nodes)[:24]:<24} {r.positions:>5} {r.inputs:>6} {r.outputs:>6} "
-            f"{r.method:<12} {r.flops / 1e9:>9.3f} {r.stored_bytes / MIB:>8.1f} {r.group:>5}"
+            f"{r.method:<12} {r.flops / 1e9:>9.3f} {r.stored_bytes / MIB:>8.1f} {_seconds(r.seconds):>8} {r.group:>5}"
             for r in self.rows
         ]
+        cut = f"{self.blocks} blocks of {self.side} samples; " if self.side < self.task.rows else ""
         total = (
-            f"{self.total_flops / 1e9:.3f} GFLOP in Gram blocks; tiles of {self.tile} samples, {self.chunk} of "
+            f"{self.total_flops / 1e9:.3f} GFLOP in Gram blocks; {cut}tiles of {self.tile} samples, {self.chunk} of "
             f"{self.task.classes} outputs at a time, {len(self.groups)} group(s); "
             f"predicted peak {self.peak_bytes / MIB:.0f} MiB over model and inputs"
         )
+        if not math.isnan(self.seconds):
+            stages = ", ".join(f"{name} {_seconds(value)} s" for name, value in self.stages.items())
+            total += f"\npredicted time {_seconds(self.seconds)} s on {self.profile} ({stages})"
         return "\n".join([head, *lines, total])
+
+
+def _seconds(value: float) -> str:
+    return "" if math.isnan(value) else f"{value:.3g}"
 
 
 def make_plan(
     profiles: Sequence[Profile],
     task: Task,
-    activation_bytes: int,
+    program: Program,
     *,
     budget: int,
     tile: int | None = None,
     batched: bool = False,
+    side: int | None = None,
 ) -> Plan:
-    """Return the plan with the least repeated work that fits.
+    """Return the plan with the least predicted time that fits.
 
     Args:
         profiles: Parameters in backward order.
         task: The kernel that is wanted.
-        activation_bytes: Bytes a forward keeps, per sample.
+        program: What a forward pass and its pull-back keep and cost.
         budget: Bytes that may be used over model and inputs.
         tile: Samples per forward pass, or None to choose.
         batched: Whether several outputs can be pulled back in one call.
+        side: Samples per block of a kernel that is streamed, at most; None: the kernel is held in memory.
 
     Raises:
         InputError: Not even one sample of one parameter fits; the message says the smallest budget that works.
     """
-    tiles = [tile] if tile else _tiles(max(task.rows, task.columns or 0))
-    sizer = _Sizer(profiles, task, activation_bytes, budget, batched=batched)
+    streamed, largest = side is not None, max(task.rows, task.partners)
     best, least = None, math.inf
-    for size in tiles:
-        for chunk in _chunks(task):
-            groups = sizer.groups(size, chunk)
-            if groups is not None and (repeats := sizer.repeats(groups, size, chunk)) < least:
-                best, least = sizer.plan(size, chunk, groups), repeats
-    if best is None:
-        smallest = sizer.smallest(tiles[-1], _chunks(task)[-1])
-        raise InputError(
-            f"memory_budget={budget} bytes ({budget / MIB:.0f} MiB) is too small for this kernel; the smallest that "
-            f"works is {smallest} bytes ({smallest / MIB:.0f} MiB) over model and inputs"
-        )
-    return best
+    for size in _sides(min(side or largest, largest)):
+        part = task if size >= largest else task.block(size, streamed=streamed)
+        found, seconds = _Sizer(profiles, part, program, budget, batched=batched).best(tile)
+        seconds *= 1.0 if size >= largest else task.blocks(size)
+        if found is not None and seconds < least:
+            best, least = replace(found, task=task, side=size), seconds
+        if best is not None and seconds > least:
+            break
+    if best is not None:
+        return _with_rows(best, profiles)
+    part = task if largest == 1 else task.block(1, streamed=streamed)
+    smallest = _Sizer(profiles, part, program, budget, batched=batched).smallest(tile)
+    raise InputError(
+        f"memory_budget={budget} bytes ({budget / MIB:.0f} MiB) is too small for this kernel; the smallest that "
+        f"works is {smallest} bytes ({smallest / MIB:.0f} MiB) over model and inputs"
+    )
 
 
-def _tiles(samples: int) -> list[int]:
-    """Return tile sizes to try, largest first."""
-    return [samples, *(t for t in _TILES if t < samples)] if samples <= _TILES[0] else list(_TILES)
+def _sides(largest: int) -> list[int]:
+    """Return sizes of sample blocks to try: all samples, then halves of it."""
+    sides = [largest]
+    while sides[-1] > 1:
+        sides.append(-(-sides[-1] // 2))
+    return sides
 
 
-def _chunks(task: Task) -> list[int]:
-    """Return how many outputs may be pulled back at a time, most first; a full kernel needs all of them."""
-    if task.output == "full":
-        return [task.classes]
-    return [task.classes, *(c for c in _CHUNKS if c < task.classes)]
+def _with_rows(plan: Plan, profiles: Sequence[Profile]) -> Plan:
+    """Return the plan with one row per parameter."""
+    task, by_name = plan.task, {p.name: p for p in profiles}
+    rows, methods = [], {}
+    for index, group in enumerate(plan.groups):
+        for p in (by_name[name] for name in group.names):
+            partners = min(plan.side, task.rows), min(plan.side, task.partners)
+            method = p.sizes.choose(task.output, plan.chunk, *partners)
+            flops = p.sizes.flops(method, task.output, task.classes, *partners) * task.pairs
+            s = p.sizes
+            stored = p.stored_bytes(plan.chunk, task.itemsize) * min(plan.side * 2, task.samples)
+            row = (p.name, p.nodes, s.kind, s.positions, s.inputs, s.outputs, s.elements, method)
+            rows.append(Row(*row, flops, stored, index))
+            methods[p.name] = method
+    return replace(plan, rows=tuple(rows), methods=methods)
+
+
+@dataclass(frozen=True)
+class _Shape:
+    """How much is done at a time."""
+
+    tile: int
+    chunk: int
+    at_once: int
+
+
+class _Bytes(NamedTuple):
+    """Bytes of one parameter.
+
+    Attributes:
+        stored: Its factor, over all samples.
+        transient: Its cotangents on their way, per sample and output.
+        wide: The Jacobian that is materialised beside the factor.
+        narrow: A narrow Jacobian, which is collected with others for one product.
+    """
+
+    stored: int
+    transient: int
+    wide: int
+    narrow: int
 
 
 class _Sizer:
-    """Predicts bytes for tiles, chunks of outputs and groups of parameters."""
+    """Predicts bytes and time for tiles, chunks of outputs and groups of parameters of one block of samples."""
 
     def __init__(
-        self, profiles: Sequence[Profile], task: Task, activation_bytes: int, budget: int, *, batched: bool
+        self, profiles: Sequence[Profile], task: Task, program: Program, budget: int, *, batched: bool
     ) -> None:
-        self.profiles, self.task, self.activation, self.budget = list(profiles), task, activation_bytes, budget
+        self.profiles, self.task, self.program, self.budget = list(profiles), task, program, budget
         self.batched = batched
+        self._bytes: dict[int, list[_Bytes]] = {}
         self.slice_bytes = min(_SLICE_BYTES, max(budget // 6, 1))
 
-    def stored(self, profile: Profile, chunk: int) -> int:
-        """Bytes of one parameter's factor over all samples."""
-        return profile.stored_bytes(chunk, self.task.itemsize) * self.task.samples
+    def best(self, tile: int | None) -> tuple[Plan | None, float]:
+        """Return the fastest plan that fits, and its predicted time."""
+        best, least = None, math.inf
+        for shape in self._shapes(tile):
+            groups = self.groups(shape)
+            if groups is not None and (seconds := self.seconds(groups, shape)) < least:
+                best, least = self._plan(shape, groups), seconds
+        return best, least
 
-    def transient(self, group: Sequence[Profile], tile: int, chunk: int) -> int:
-        """Bytes of one tile's graph and of the cotangents the group pulls back (twice for those that just arrive)."""
-        at_once = self.at_once(chunk)
-        flowing = 0.15 * self.activation * at_once
-        return int(tile * (self.activation + flowing + (chunk + at_once) * sum(p.transient_bytes for p in group)))
+    def _shapes(self, tile: int | None) -> list[_Shape]:
+        largest = max(self.task.rows, self.task.columns or 0)
+        tiles = [tile] if tile else [t for t in (largest, *_TILES) if t <= min(largest, _TILES[0])] or [largest]
+        classes = self.task.classes
+        chunks = [classes, *(c for c in _CHUNKS if c < classes and self.task.output != "full")]
+        together = [a for a in _AT_ONCE if self.batched]
+        shapes = [_Shape(t, c, a) for t, c in product(tiles, chunks) for a in {1, *(min(a, c) for a in together)}]
+        return sorted(shapes, key=lambda s: (-s.tile, -s.chunk, -s.at_once))
 
-    def at_once(self, chunk: int) -> int:
-        """Outputs pulled back in one call."""
-        return min(chunk, _AT_ONCE) if self.batched else 1
+    def _plan(self, shape: _Shape, groups: tuple[Group, ...]) -> Plan:
+        sizes = dict(zip((p.name for p in self.profiles), self.bytes_of(shape.chunk)))
+        peak = 0
+        for group in groups:
+            meter = _Meter(self, shape)
+            for name in group.names:
+                meter.add(sizes[name])
+            peak = max(peak, meter.peak(group.start, group.keep))
+        side = max(self.task.rows, self.task.partners)
+        return Plan(self.task, side, shape.tile, shape.chunk, shape.at_once, groups, {}, self.slice_bytes, peak)
 
-    def slices(self, group: Sequence[Profile], chunk: int) -> int:
-        """Bytes of the largest Jacobian slices; parameters kept materialised need none."""
-        sides = 1 if self.task.columns is None else 2
-        wanted = [0]
-        for p in group:
-            jacobian = p.sizes.elements * chunk * self.task.itemsize
-            if jacobian > p.stored_bytes(chunk, self.task.itemsize):
-                wanted.append(jacobian * self.task.rows)
-        return sides * min(self.slice_bytes, max(wanted))
+    def bytes_of(self, chunk: int) -> list[_Bytes]:
+        """Bytes of every parameter, where `chunk` outputs are pulled back together."""
+        if chunk not in self._bytes:
+            self._bytes[chunk] = [self._measure(profile, chunk) for profile in self.profiles]
+        return self._bytes[chunk]
 
-    def peak(self, group: Sequence[Profile], tile: int, chunk: int) -> int:
-        """Bytes at the peak while one group is computed."""
-        held = self.task.kernel_bytes + sum(self.stored(p, chunk) for p in group) + _LIBRARY_BYTES
-        return held + max(self.transient(group, tile, chunk), self.slices(group, chunk))
+    def _measure(self, profile: Profile, chunk: int) -> _Bytes:
+        task, elements = self.task, profile.sizes.elements
+        each = profile.stored_bytes(chunk, task.itemsize)
+        jacobian = elements * chunk * task.itemsize * task.rows
+        wide = elements > PACKED_WIDTH
+        if profile.sizes.choose(task.output, chunk, task.rows, task.partners) != "materialise":
+            jacobian = 0
+        elif wide and jacobian <= each * task.rows:
+            jacobian = 0  # the Jacobian itself is kept
+        return _Bytes(each * task.samples, profile.transient_bytes, jacobian if wide else 0, 0 if wide else jacobian)
 
-    def fits(self, group: Sequence[Profile], tile: int, chunk: int) -> bool:
-        """Whether a group can be computed inside the budget, with a tile that is not wastefully large."""
-        small = tile == 1 or self.transient(group, tile, chunk) <= _TRANSIENT_BYTES
-        return small and self.peak(group, tile, chunk) <= self.budget
+    def at_cuts(self, chunk: int, start: Cut | None, keep: Cut | None) -> int:
+        """Bytes of the cotangents at cuts: those kept replace those used up, tile by tile."""
+        return self.task.samples * chunk * max((cut.bytes for cut in (start, keep) if cut is not None), default=0)
 
-    def groups(self, tile: int, chunk: int) -> list[list[Profile]] | None:
+    def transient(self, per_output: int, shape: _Shape) -> int:
+        """Bytes of one tile's graph and cotangents, where the group pulls back `per_output` bytes per sample.
+
+        Cotangents that just arrived are there twice, and a tile of one sample may have to run as two.
+        """
+        program = self.program
+        flowing = _FLOWING * program.widest_bytes * shape.at_once
+        samples = max(shape.tile, min(2, self.task.samples))
+        cotangents = (shape.chunk + shape.at_once) * per_output
+        return samples * (program.saved_bytes + 2 * program.widest_bytes + flowing + cotangents)
+
+    def groups(self, shape: _Shape) -> tuple[Group, ...] | None:
         """Return the fewest groups of neighbours that fit, or None where one parameter alone does not."""
-        groups: list[list[Profile]] = []
-        for profile in self.profiles:
-            if groups and self.fits([*groups[-1], profile], tile, chunk):
-                groups[-1].append(profile)
-            elif self.fits([profile], tile, chunk):
-                groups.append([profile])
-            else:
+        groups: list[Group] = []
+        first, start = 0, None
+        while first < len(self.profiles):
+            last, keep = self._extend(first, start, shape)
+            if last is None:
                 return None
-        return groups
+            members = self.profiles[first:last]
+            end = min(p.bottom for p in members)
+            share = self.program.share(start and start.depth, min(end, keep.depth) if keep else end)
+            groups.append(Group(tuple(p.name for p in members), start, keep, share))
+            first, start = last, keep or start
+        return tuple(groups)
 
-    def repeats(self, groups: Sequence[Sequence[Profile]], tile: int, chunk: int) -> float:
-        """Return forwards and pull-backs per sample, in units of one pull-back of one output; small tiles cost more."""
-        chunks = -(-self.task.classes // chunk)
-        return (
-            len(groups) * (self.task.classes + _FORWARD_COST * chunks) * (1 + _CALL_COST / (tile * self.at_once(chunk)))
-        )
+    def _extend(self, first: int, start: Cut | None, shape: _Shape) -> tuple[int | None, Cut | None]:
+        """Return the end of the longest group that starts at profile `first`, and the cut it keeps."""
+        meter = _Meter(self, shape)
+        found: tuple[int | None, Cut | None] = (None, None)
+        sizes = self.bytes_of(shape.chunk)
+        for last in range(first + 1, len(self.profiles) + 1):
+            meter.add(sizes[last - 1])
+            if meter.held > self.budget:
+                break
+            keep = self.program.cut_above(self.profiles[last].depth) if last < len(self.profiles) else None
+            if keep is not None and start is not None and keep.depth >= start.depth:
+                keep = None
+            if meter.fits(start, keep):
+                found = last, keep
+        return found
 
-    def smallest(self, tile: int, chunk: int) -> int:
+    def seconds(self, groups: Sequence[Group], shape: _Shape) -> float:
+        """Return a rough time for forwards and pull-backs, good enough to compare plans."""
+        task, program = self.task, self.program
+        chunks = -(-task.classes // shape.chunk)
+        tiles = sum(-(-side // shape.tile) for side in (task.rows, task.columns or 0))
+        calls = tiles * chunks * -(-shape.chunk // shape.at_once)
+        flops = sum(2.0 * p.sizes.positions * p.sizes.elements for p in self.profiles if p.sizes.kind != "lookup")
+        once = program.saved_bytes / _BYTES_PER_SECOND + flops / _FLOPS_PER_SECOND
+        doubled = 2.0 if shape.tile == 1 and task.samples > 1 else 1.0
+        node = _NODE_SECONDS * program.nodes
+        forward = tiles * chunks * node + task.samples * chunks * once * _FORWARD
+        pull = calls * node * (_BATCHED_NODES if shape.at_once > 1 else 1.0) + task.samples * task.classes * once
+        return doubled * sum(forward + group.share * pull for group in groups)
+
+    def smallest(self, tile: int | None) -> int:
         """Return the smallest budget that works, in bytes."""
-        held = self.task.kernel_bytes + _LIBRARY_BYTES
-        own = (self.stored(p, chunk) + self.transient([p], tile, chunk) for p in self.profiles)
-        least = held + max(own)
-        while not all(
-            _Sizer([p], self.task, self.activation, least, batched=self.batched).fits([p], tile, chunk)
-            for p in self.profiles
-        ):
-            least = int(least * 1.1)
-        return least
+        low, high = 0, 1
+        while self._with(high).best(tile)[0] is None:
+            low, high = high, 2 * high
+        while high - low > max(high // 100, 1):
+            middle = (low + high) // 2
+            fits = self._with(middle).best(tile)[0] is not None
+            low, high = (low, middle) if fits else (middle, high)
+        return high
 
-    def plan(self, tile: int, chunk: int, groups: list[list[Profile]]) -> Plan:
-        """Return the finished plan."""
-        task = self.task
-        rows, methods = [], {}
-        for index, group in enumerate(groups):
-            for p in group:
-                method = p.sizes.choose(task.output, chunk, task.rows, task.partners)
-                flops = p.sizes.flops(method, task.output, task.classes, task.rows, task.partners) * task.pairs
-                s = p.sizes
-                row = (p.name, p.nodes, s.kind, s.positions, s.inputs, s.outputs, s.elements, method)
-                rows.append(Row(*row, flops, self.stored(p, chunk), index))
-                methods[p.name] = method
-        names = tuple(tuple(p.name for p in group) for group in groups)
-        peak = max(self.peak(group, tile, chunk) for group in groups)
-        return Plan(task, tile, chunk, self.at_once(chunk), names, methods, self.slice_bytes, peak, tuple(rows))
+    def _with(self, budget: int) -> _Sizer:
+        return _Sizer(self.profiles, self.task, self.program, budget, batched=self.batched)
+
+
+class _Meter:
+    """Bytes of a group that grows parameter by parameter."""
+
+    def __init__(self, sizer: _Sizer, shape: _Shape) -> None:
+        self._sizer, self._shape = sizer, shape
+        self.held = sizer.task.kernel_bytes + _LIBRARY_BYTES
+        self._per_output = self._wide = self._narrow = 0
+
+    def add(self, more: _Bytes) -> None:
+        """Add one parameter."""
+        self.held += more.stored
+        self._per_output += more.transient
+        self._wide = max(self._wide, more.wide)
+        self._narrow += more.narrow
+
+    @property
+    def transient(self) -> int:
+        """Bytes of one tile's graph and cotangents."""
+        return self._sizer.transient(self._per_output, self._shape)
+
+    @property
+    def slices(self) -> int:
+        """Bytes of the largest Jacobian slices."""
+        sides = 1 if self._sizer.task.columns is None else 2
+        return sides * min(self._sizer.slice_bytes, max(self._wide, self._narrow))
+
+    def peak(self, start: Cut | None, keep: Cut | None) -> int:
+        """Bytes at the peak."""
+        held = self.held + self._sizer.at_cuts(self._shape.chunk, start, keep)
+        return held + max(self.transient, self.slices)
+
+    def fits(self, start: Cut | None, keep: Cut | None) -> bool:
+        """Whether the group fits, with a tile that is not wastefully large."""
+        small = self._shape.tile <= 2 or self.transient <= _TRANSIENT_BYTES
+        return small and self.peak(start, keep) <= self._sizer.budget

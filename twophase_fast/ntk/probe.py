@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import torch
@@ -39,7 +39,9 @@ class Structure:
         outputs: Number of outputs C.
         activation_bytes: Bytes of all node outputs per sample (an upper estimate of what a forward keeps).
         sample_index: The samples the larger tiny batch was made of.
-        graph: Its graph; its outputs are compared with those of the full batch.
+        rows: Their outputs, which are compared with those of the full batch.
+        graph: Graph of the larger tiny batch.
+        smaller: Graph of the smaller one.
     """
 
     signature: list | None
@@ -47,7 +49,13 @@ class Structure:
     outputs: int
     activation_bytes: int
     sample_index: torch.Tensor = field(repr=False)
+    rows: torch.Tensor = field(repr=False)
     graph: Graph = field(repr=False)
+    smaller: Graph = field(repr=False)
+
+    def without_graphs(self) -> Structure:
+        """Return the structure once nothing more is asked of the graphs, which keep activations alive."""
+        return replace(self, graph=None, smaller=None)  # type: ignore[arg-type]
 
 
 class _IrregularError(Exception):
@@ -90,7 +98,8 @@ def probe(function: Function, batch: Batch) -> Structure:
     if signature is not None and not uses:
         raise UnsupportedModelError("the output depends on none of the selected parameters; check `params`")
     share = _activation_bytes(large) // _SIZES[1]
-    return Structure(signature, uses, large.output.shape[1], share, _index(batch, _SIZES[1]), large)
+    index, rows = _index(batch, _SIZES[1]), large.output.detach()
+    return Structure(signature, uses, large.output.shape[1], share, index, rows, large, small)
 
 
 def irregular_uses(function: Function, graph: Graph) -> tuple[UseSpec, ...]:

@@ -256,6 +256,10 @@ class LiftedAccumulator:
             self._body.add(left.lookup, None if right is None else right.lookup, "lookup")
         self._add_own(left, left if right is None else right)
 
+    def flush(self) -> None:
+        """Add what the body's accumulator has collected so far."""
+        self._body.flush()
+
     def kernel(self) -> torch.Tensor:
         """Return the finished kernel over V outputs."""
         body = self._body.kernel()

@@ -13,6 +13,7 @@ from itertools import pairwise
 
 import torch
 
+from twophase_fast._pages import room
 from twophase_fast.rules.factors import Factor, concat
 
 
@@ -43,8 +44,8 @@ class Shelf:
             self._tiles.append(factor)
             return
         start = sum(self._lengths[: self._filled])
-        for name, room in _parts(self._whole).items():
-            room[start : start + factor.samples] = getattr(factor, name)
+        for name, whole in _parts(self._whole).items():
+            whole[start : start + factor.samples] = getattr(factor, name)
         self._filled += 1
 
     def take(self) -> Factor:
@@ -69,7 +70,7 @@ def _parts(factor: Factor) -> dict[str, torch.Tensor]:
 
 def _room(factor: Factor, samples: int) -> Factor:
     """Return an empty factor like `factor` for more samples."""
-    return replace(factor, **{name: t.new_empty((samples, *t.shape[1:])) for name, t in _parts(factor).items()})
+    return replace(factor, **{k: room((samples, *t.shape[1:]), t.dtype, t.device) for k, t in _parts(factor).items()})
 
 
 def _piece(factor: Factor, piece: slice) -> Factor:

@@ -22,12 +22,13 @@ from tqdm import tqdm
 
 from twophase_fast import ops
 from twophase_fast._types import InputError, UnsupportedModelError
-from twophase_fast.ntk.capture import capture
+from twophase_fast.ntk.capture import Section, capture_section
 from twophase_fast.ntk.computation import Computation
 from twophase_fast.ntk.forward import Function
 from twophase_fast.ntk.inputs import Batch
-from twophase_fast.ntk.plan import Plan, Task, make_plan
+from twophase_fast.ntk.plan import Group, Plan, Task, make_plan
 from twophase_fast.ntk.probe import Structure, probe
+from twophase_fast.ntk.program import describe, widest_program
 from twophase_fast.ntk.projection import CELL, Projection
 from twophase_fast.ntk.survey import Profile, can_batch, survey, widest
 from twophase_fast.ntk.uncertainty import WeightedMean
@@ -128,15 +129,17 @@ class SketchedKernel:
     def _make_plan(self, profiles: Sequence[Profile]) -> Plan:
         """Plan tiles and groups; no factor is held beyond its tile."""
         fleeting = [replace(p, operand_bytes=0, cotangent_bytes=0) for p in profiles]
-        activation = max(s.activation_bytes for s in self._structures)
+        sides = zip(self._sides, self._structures)
+        program = widest_program([describe(self.function, batch, s, None) for batch, s in sides])
         batched = len(self._rows) > 1 and not can_batch(self._structures[0], None)
-        return make_plan(fleeting, self._task, activation, budget=self.budget, batched=batched)
+        whole = replace(program, cuts=())  # every group starts at the outputs
+        return make_plan(fleeting, self._task, whole, budget=self.budget, batched=batched)
 
     def _irregular_plan(self) -> Plan:
         task = self._task
         tile = min(_IRREGULAR_TILE, max(task.rows, task.columns or 0))
-        groups = (self.sketched,) if self.sketched else ()
-        return Plan(task, tile, task.classes, 1, groups, {}, _IRREGULAR_SLICE, 0)
+        groups = (Group(self.sketched),) if self.sketched else ()
+        return Plan(task, max(task.rows, task.partners), tile, task.classes, 1, groups, {}, _IRREGULAR_SLICE, 0)
 
     def _exact_part(self, *, progress: bool) -> torch.Tensor | None:
         """Return the sum of the exact Gram blocks."""
@@ -167,12 +170,12 @@ class SketchedKernel:
         sketch = torch.zeros(shape, dtype=self.function.dtype, device=self.function.device)
         pieces = [slice(start, min(start + plan.tile, side.size)) for start in range(0, side.size, plan.tile)]
         for group, chunk, piece in product(plan.groups, plan.chunks, pieces):
-            factors = capture(
+            factors, _ = capture_section(
                 self.function,
                 side.take(piece),
                 structure,
                 rows[chunk],
-                names=group,
+                Section(group.names),
                 first=piece.start == 0,
                 at_once=plan.at_once,
             )

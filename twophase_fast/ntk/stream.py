@@ -11,7 +11,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +20,7 @@ from torch.utils import _pytree as pytree
 from tqdm import tqdm
 
 from twophase_fast._types import InputError
+from twophase_fast.ntk.block import place
 from twophase_fast.ntk.computation import Computation, Info
 from twophase_fast.ntk.forward import Function
 from twophase_fast.ntk.inputs import Batch
@@ -63,22 +63,16 @@ def fill(
     budget = budget or int(free_bytes(function.device) * DEFAULT_SHARE)
     entry_bytes = int(np.prod(per_pair, dtype=np.int64)) * function.dtype.itemsize
     side = max(1, int((budget * _KERNEL_SHARE / entry_bytes) ** 0.5))
+    computation = Computation(function, left, right, output, tile, budget, side=side)
+    side = computation.prepare().side
     log = _TileLog(out, _fingerprint(function, left, right, output, side))
-    tiles = list(_tiles(left.size, columns.size, side, symmetric=right is None))
-    missing = [k for k in range(len(tiles)) if not log.done >> k & 1]
-    total = Info()
+    blocks = list(computation.blocks())
+    missing = [k for k in range(len(blocks)) if not log.done >> k & 1]
     for k in tqdm(missing, disable=not progress, desc="entk", unit="tile"):
-        i, j = tiles[k]
-        rows, cols = slice(i, min(i + side, left.size)), slice(j, min(j + side, columns.size))
-        other = None if right is None and i == j else columns.take(cols)
-        part = Computation(function, left.take(rows), other, output, tile, budget)
-        block = part.kernels()[""]
-        _assign(out, rows, cols, block)
-        if right is None and i != j:
-            _assign(out, cols, rows, block.permute(1, 0, 3, 2) if output == "full" else block.transpose(0, 1))
+        rows, cols = blocks[k]
+        place(out, rows, cols, computation.block(rows, cols)[""], mirror=right is None and rows != cols)
         log.add(k)
-        total.include(part.info)
-    return total
+    return computation.info
 
 
 def _check_shape(out: Any, expected: tuple[int, ...]) -> None:
@@ -86,20 +80,6 @@ def _check_shape(out: Any, expected: tuple[int, ...]) -> None:
         raise InputError(f"out is a {type(out).__name__}; expected something with a shape and slice assignment")
     if tuple(out.shape) != expected:
         raise InputError(f"out has shape {tuple(out.shape)}; this kernel has shape {expected}")
-
-
-def _tiles(rows: int, columns: int, side: int, *, symmetric: bool) -> Iterator[tuple[int, int]]:
-    """Yield first rows and columns of the tiles, every other row of tiles backwards."""
-    for k, i in enumerate(range(0, rows, side)):
-        starts = [j for j in range(0, columns, side) if not symmetric or j >= i]
-        yield from ((i, j) for j in (reversed(starts) if k % 2 else starts))
-
-
-def _assign(out: Any, rows: slice, cols: slice, block: torch.Tensor) -> None:
-    if isinstance(out, torch.Tensor):
-        out[rows, cols] = block.to(out)
-    else:
-        out[rows, cols] = block.cpu().numpy()
 
 
 def _fingerprint(function: Function, left: Batch, right: Batch | None, output: str, side: int) -> str:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import torch
 
-from twophase_fast.ntk.capture import AnyFactor, Seeds, body_factors, capture_features, pull_back
+from twophase_fast.ntk.capture import AnyFactor, Section, Seeds, body_factors, capture_features, pull_back
 from twophase_fast.ntk.cost import Method, Sizes
 from twophase_fast.ntk.forward import Function
 from twophase_fast.ntk.graph import Graph, output_shape
@@ -28,7 +28,8 @@ class Profile:
         operand_bytes: Bytes of the layer's input (or the tokens), per sample.
         cotangent_bytes: Bytes of the kept cotangents, per sample and output.
         transient_bytes: Bytes of all cotangents its uses pull back, per sample and output.
-        depth: Position in the backward order: larger is reached earlier.
+        depth: Position of its first use in the backward order: larger is reached earlier.
+        bottom: Position of its last use.
         nodes: Names of the autograd nodes of its uses.
     """
 
@@ -38,6 +39,7 @@ class Profile:
     cotangent_bytes: int
     transient_bytes: int
     depth: int
+    bottom: int
     nodes: tuple[str, ...]
 
     def stored_bytes(self, classes: int, itemsize: int) -> int:
@@ -55,11 +57,11 @@ def survey(function: Function, structure: Structure, readout: Readout | None) ->
     if readout is None:
         uses = structure.uses
         once = torch.ones(1, structure.outputs, dtype=torch.float64)
-        factors = body_factors(function, graph, uses, Seeds(graph, once), None)
+        factors, _ = body_factors(function, graph, uses, Seeds(graph, once), Section())
     else:
         uses = readout.uses
         once = torch.ones(1, readout.matrix.shape[1], dtype=torch.float64)
-        factors = capture_features(function, graph, readout, once, None)
+        factors, _ = capture_features(function, graph, readout, once, Section())
     profiles = [_profile(name, factor, uses, graph) for name, factor in factors.items()]
     return sorted(profiles, key=lambda profile: -profile.depth)
 
@@ -111,13 +113,15 @@ def _profile(name: str, factor: AnyFactor, uses: Sequence[UseSpec], graph: Graph
     own = [u for u in uses if any(name in slot.leaves for slot in u.slots)]
     transient = sum(output_shape(graph.nodes[u.node], j).numel() for u in own for j in u.layouts)
     dense = isinstance(factor, Dense)
+    depths = [graph.nodes[u.node]._sequence_nr() for u in own] or [graph.output.grad_fn._sequence_nr()]
     return Profile(
         name,
         sizes_of(factor),
         operand_bytes=0 if dense else _bytes(factor.operand),
         cotangent_bytes=0 if dense or factor.g is None else _bytes(factor.g),
         transient_bytes=transient * graph.output.element_size() // graph.output.shape[0],
-        depth=max((graph.nodes[u.node]._sequence_nr() for u in own), default=graph.output.grad_fn._sequence_nr()),
+        depth=max(depths),
+        bottom=min(depths),
         nodes=tuple(u.name for u in own),
     )
 

@@ -1,0 +1,175 @@
+"""One block of the kernel: for each group of parameters capture every tile, then add Gram blocks."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+from tqdm import tqdm
+
+from twophase_fast._pages import give_back
+from twophase_fast._types import UnsupportedModelError
+from twophase_fast.ntk.accumulate import Accumulator
+from twophase_fast.ntk.biases import merge_biases
+from twophase_fast.ntk.capture import AnyFactor, Section, capture_section
+from twophase_fast.ntk.inputs import Batch
+from twophase_fast.ntk.plan import Group
+from twophase_fast.ntk.probe import Structure
+from twophase_fast.ntk.readout import LiftedAccumulator, ReadoutFactor
+from twophase_fast.ntk.shelf import Shelf
+from twophase_fast.ntk.survey import method_of
+from twophase_fast.rules.factors import compact
+
+if TYPE_CHECKING:
+    from twophase_fast.ntk.computation import Computation
+
+Shelves = dict[str, Shelf]
+
+
+class Block:
+    """The kernel between some rows and some columns, under the plan of a `Computation`.
+
+    Args:
+        computation: Has been prepared.
+        rows: Samples of the first side.
+        columns: Samples of the second side; the same slice as `rows` gives a symmetric block of a symmetric kernel.
+        bar: Counts the steps.
+    """
+
+    def __init__(self, computation: Computation, rows: slice, columns: slice, bar: tqdm) -> None:
+        self._all, self._plan, self._bar = computation, computation.info.plan, bar
+        self._symmetric = computation.right is None and rows == columns
+        sides = [(computation.left, rows, computation.structures[0])]
+        if not self._symmetric:
+            sides.append((computation.columns, columns, computation.structures[-1]))
+        self._sides = [_Side(batch, piece, structure) for batch, piece, structure in sides]
+
+    def kernels(self) -> dict[str, torch.Tensor]:
+        """Return name -> kernel, under the empty name for the sum over parameters."""
+        alone = None if self._all.per_parameter else self._accumulator()
+        own: dict[str, Accumulator | LiftedAccumulator] = {}
+        for chunk in self._plan.chunks:
+            for position, group in enumerate(self._plan.groups):
+                for name in group.names:
+                    own[name] = alone or own.get(name) or self._accumulator()
+                self._add_group(position, chunk, own)
+        with self._all.info.timed("gram"):
+            if alone is None:
+                found = [name for name in own if name in self._all.info.methods]
+                return {name: check_finite(own[name].kernel(), name) for name in found}
+            kernel = alone.kernel()
+        if not bool(torch.isfinite(kernel).all()):
+            self._all.name_culprit()
+        return {"": kernel}
+
+    def _accumulator(self) -> Accumulator | LiftedAccumulator:
+        sizes = [side.size for side in self._sides]
+        return self._all.accumulator(sizes[0], None if self._symmetric else sizes[1])
+
+    def _add_group(self, position: int, chunk: slice, own: dict[str, Accumulator | LiftedAccumulator]) -> None:
+        """Capture one group on both sides for some of the outputs and add its Gram blocks."""
+        group, info = self._plan.groups[position], self._all.info
+        with info.timed("capture"):
+            shelves = [self._capture(side, group, chunk) for side in self._sides]
+            give_back()
+        with info.timed("gram"):
+            for name in self._all.function.parameters:
+                if all(name in shelf for shelf in shelves):  # elsewhere its block is zero
+                    own[name].select(chunk)
+                    self._add(own[name], name, [shelf.pop(name) for shelf in shelves])
+            if position + 1 < len(self._plan.groups):
+                for name in group.names:
+                    own[name].flush()
+            give_back()
+        self._bar.update(len(self._sides))
+
+    def _capture(self, side: _Side, group: Group, chunk: slice) -> Shelves:
+        """Return parameter name -> factors of every tile of a side."""
+        tiles = pieces(side.size, self._plan.tile)
+        shelves = {name: Shelf([piece.stop - piece.start for piece in tiles]) for name in group.names}
+        for index, piece in enumerate(tiles):
+            factors = self._capture_tile(side, index, piece, group, chunk)
+            for bias in merge_biases(factors, self._all.partners, group.names):
+                self._all.info.methods[bias] = f"with {self._all.partners[bias]}"
+            for name in group.names:
+                factor = factors.pop(name, None)
+                shelves[name].put(factor if factor is None else self._kept(name, factor))
+            del factors
+            self._all.keep_to_budget()
+            self._bar.update(1)
+        return {name: shelf for name, shelf in shelves.items() if not shelf.empty}
+
+    def _capture_tile(self, side: _Side, index: int, piece: slice, group: Group, chunk: slice) -> dict[str, AnyFactor]:
+        """Return one tile's factors, and keep the cotangents at the cut where the next group goes on."""
+        waiting = side.waiting.get(index)
+        start = None if group.start is None or waiting is None else (group.start, waiting)
+        everything = self._all
+        factors, kept = capture_section(
+            everything.function,
+            side.take(piece),
+            side.structure,
+            everything.rows_of(chunk),
+            Section(group.names, start, group.keep),
+            first=side.first + piece.start == 0,
+            readout=everything.readout,
+            at_once=self._plan.at_once,
+        )
+        if group.keep is not None:
+            side.waiting[index] = kept
+        return factors
+
+    def _kept(self, name: str, factor: AnyFactor) -> AnyFactor:
+        """Return the form of a factor that is kept until its Gram block: the smaller one where both will do."""
+        materialised = self._plan.methods.get(name) == "materialise"
+        return compact(factor) if materialised and not isinstance(factor, ReadoutFactor) else factor
+
+    def _add(self, accumulator: Accumulator | LiftedAccumulator, name: str, shelves: list[Shelf]) -> None:
+        one, *others = [shelf.take() for shelf in shelves]
+        other = others[0] if others else None
+        method = self._plan.methods.get(name)
+        if method is None:
+            method = method_of(one, self._all.output, one.samples if other is None else other.samples)
+        self._all.info.methods[name] = method
+        accumulator.add(one, other, method)
+
+
+class _Side:
+    """Some samples of one side, and the cotangents their tiles keep at a cut."""
+
+    def __init__(self, batch: Batch, piece: slice, structure: Structure) -> None:
+        self._batch, self.first, self.size, self.structure = batch, piece.start, piece.stop - piece.start, structure
+        self.waiting: dict[int, torch.Tensor | None] = {}
+
+    def take(self, piece: slice) -> Batch:
+        """Return the samples of one tile."""
+        return self._batch.take(slice(self.first + piece.start, self.first + piece.stop))
+
+
+def place(target: Any, rows: slice, columns: slice, block: torch.Tensor, *, mirror: bool) -> None:
+    """Put a block [n, m, ...] in its place in a kernel, and its mirror image where the kernel is symmetric."""
+    _assign(target, rows, columns, block)
+    if mirror:
+        _assign(target, columns, rows, block.permute(1, 0, 3, 2) if block.dim() == 4 else block.transpose(0, 1))
+
+
+def _assign(target: Any, rows: slice, columns: slice, block: torch.Tensor) -> None:
+    target[rows, columns] = block.to(target) if isinstance(target, torch.Tensor) else block.cpu().numpy()
+
+
+def pieces(size: int, step: int) -> list[slice]:
+    """Return slices of at most `step` entries that cover `size`, in order."""
+    return [slice(start, min(start + step, size)) for start in range(0, size, step)]
+
+
+def check_finite(tensor: torch.Tensor, name: str, where: str = "") -> torch.Tensor:
+    """Return `tensor`, or refuse it.
+
+    Raises:
+        UnsupportedModelError: It holds NaN or infinite entries.
+    """
+    if not bool(torch.isfinite(tensor).all()):
+        raise UnsupportedModelError(
+            f"the Jacobian of {name!r} has NaN or infinite entries{where}, so its kernel is not defined; look for a "
+            "square root or division at zero on the way to the output"
+        )
+    return tensor

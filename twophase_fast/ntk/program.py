@@ -1,0 +1,177 @@
+"""One forward pass and its pull-back: what they keep, what they cost, and where a pull-back can stop and go on.
+
+A *cut* is a place that every way from the outputs down to the remaining uses goes through (the stream between two
+layers, say). The cotangents that arrive there are all a later pull-back needs to go on from, so that groups of
+parameters cost one pull-back in all and only the forward pass again.
+"""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch.autograd.graph import Node
+
+from twophase_fast.ntk.forward import Function
+from twophase_fast.ntk.graph import Graph
+from twophase_fast.ntk.inputs import Batch
+from twophase_fast.ntk.probe import Structure
+from twophase_fast.ntk.readout import Readout
+
+_SIZES = (2, 3)
+
+
+@dataclass(frozen=True)
+class Cut:
+    """A place in the graph that separates what was pulled back from what was not.
+
+    Attributes:
+        node: Position of the node in the graph's fixed order.
+        output: Its output whose cotangent is kept.
+        depth: Sequence number of the node: uses of at most this depth lie below.
+        bytes: Bytes of the cotangent, per sample and output of the model.
+    """
+
+    node: int
+    output: int
+    depth: int
+    bytes: int
+
+
+@dataclass(frozen=True)
+class Program:
+    """What the planner knows of a forward pass and its pull-back.
+
+    Attributes:
+        saved_bytes: Bytes that a forward pass keeps, per sample.
+        widest_bytes: Bytes of the largest tensor of the graph, per sample.
+        nodes: Number of nodes a pull-back runs.
+        cuts: Places to stop and go on, from the outputs down.
+        depths: Sequence numbers of the nodes a pull-back runs, ascending.
+        below: Share of the pull-back's work at depths up to each of these, starting with 0.
+    """
+
+    saved_bytes: int
+    widest_bytes: int
+    nodes: int
+    cuts: tuple[Cut, ...]
+    depths: tuple[int, ...] = ()
+    below: tuple[float, ...] = (0.0,)
+
+    def share(self, start: int | None, end: int) -> float:
+        """Return the share of the work between depth `start` (None: the outputs) and depth `end`."""
+        top = 1.0 if start is None else self.below[bisect_right(self.depths, start)]
+        return max(top - self.below[bisect_right(self.depths, end)], 0.0)
+
+    def cut_above(self, depth: int) -> Cut | None:
+        """Return the lowest cut that lies above (or at) `depth`, or None: the outputs."""
+        at = bisect_left(self._rising, depth)
+        return self.cuts[-1 - at] if at < len(self.cuts) else None
+
+    @cached_property
+    def _rising(self) -> list[int]:
+        return [cut.depth for cut in reversed(self.cuts)]
+
+
+def describe(function: Function, batch: Batch, structure: Structure, readout: Readout | None) -> Program:
+    """Return the program of a model whose structure is regular, after two tiny forward passes."""
+    graph, smaller = structure.graph, structure.smaller
+    uses = structure.uses if readout is None else readout.uses
+    targets = {graph.nodes[use.node] for use in uses}
+    relevant = _between(graph, _root(graph, readout), targets)
+    growth = {n: _growth(smaller.nodes[graph.index[n]], n) for n in relevant}
+    depths, below = _work(growth)
+    widest = max((max(sizes, default=0) for sizes in growth.values()), default=0)
+    return Program(
+        _saved_bytes(function, batch), widest, len(relevant), tuple(_cuts(graph, relevant, growth)), depths, below
+    )
+
+
+def widest_program(programs: Sequence[Program]) -> Program:
+    """Return one program for both sides of a cross kernel, with the larger sizes where they differ."""
+    return max(programs, key=lambda program: program.saved_bytes)
+
+
+def _root(graph: Graph, readout: Readout | None) -> Node | None:
+    """Return the node where the pull-back starts."""
+    if readout is None:
+        return graph.output.grad_fn
+    return graph.nodes[readout.node].next_functions[readout.input_slot][0]
+
+
+def _between(graph: Graph, root: Node | None, targets: set[Node]) -> list[Node]:
+    """Return the nodes on the ways from the root to the uses, by falling depth."""
+    order = sorted((n for n in graph.nodes if n.next_functions), key=lambda n: n._sequence_nr())
+    leads: set[Node] = set()
+    for node in order:
+        if node in targets or any(m in leads for m, _ in node.next_functions):
+            leads.add(node)
+    if root is None or root not in leads:
+        return []
+    met = {root}
+    for node in reversed(order):
+        if node in met:
+            met.update(m for m, _ in node.next_functions if m in leads)
+    return [node for node in reversed(order) if node in met]
+
+
+def _growth(small: Node, large: Node) -> list[int]:
+    """Return the bytes per sample of every output of a node."""
+    pairs = zip(small._input_metadata, large._input_metadata)
+    return [(math.prod(b.shape) - math.prod(a.shape)) * b.dtype.itemsize for a, b in pairs]
+
+
+def _work(growth: dict[Node, list[int]]) -> tuple[tuple[int, ...], tuple[float, ...]]:
+    """Return depths, ascending, and the share of the work up to each, taking bytes for work."""
+    ascending = sorted(growth, key=lambda node: node._sequence_nr())
+    total = sum(sum(growth[node]) for node in ascending) or 1
+    below, done = [0.0], 0
+    for node in ascending:
+        done += sum(growth[node])
+        below.append(done / total)
+    return tuple(node._sequence_nr() for node in ascending), tuple(below)
+
+
+def _cuts(graph: Graph, relevant: Iterable[Node], growth: dict[Node, list[int]]) -> list[Cut]:
+    """Return every cut that a single cotangent crosses, from the outputs down."""
+    found: list[Cut] = []
+    pending: set[tuple[Node, int]] = set()
+    for position, node in enumerate(relevant):
+        depth = node._sequence_nr()
+        if any(m._sequence_nr() >= depth for m, _ in node.next_functions if m in growth):
+            return []  # not numbered from the inputs up, as in graphs put together by hand
+        if position and len(pending) == 1 and next(iter(pending))[0] is node:
+            ((_, j),) = pending
+            found.append(Cut(graph.index[node], j, depth, growth[node][j]))
+        pending = {edge for edge in pending if edge[0] is not node}
+        pending.update((m, j) for m, j in node.next_functions if m in growth)
+    return found
+
+
+def _saved_bytes(function: Function, batch: Batch) -> int:
+    """Return the bytes per sample that autograd keeps after a forward pass: the growth from 2 to 3 samples."""
+    few, more = (_kept(function, batch, size) for size in _SIZES)
+    return max(more - few, 0)
+
+
+def _kept(function: Function, batch: Batch, size: int) -> int:
+    own = {p.untyped_storage().data_ptr() for p in function.model.parameters()}
+    kept: dict[int, torch.UntypedStorage] = {}
+
+    def pack(tensor: torch.Tensor) -> torch.Tensor:
+        if tensor.layout is torch.strided and tensor.untyped_storage().data_ptr() not in own:
+            kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage()
+        return tensor
+
+    def unpack(tensor: Any) -> Any:
+        return tensor
+
+    index = torch.arange(size, device=function.device) % batch.size
+    with torch.autograd.graph.saved_tensors_hooks(pack, unpack):
+        function.graph(batch.take(index))
+    return sum(storage.nbytes() for storage in kept.values())
