@@ -7,17 +7,29 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from benchmarks import claims
+
+Row = dict[str, Any]
 START, END = "<!-- bench:start -->", "<!-- bench:end -->"
 README = Path(__file__).parent.parent / "README.md"
-PEERS = ("twophase_fast", "torch.func", "torchjd")
-NAMES = {"twophase_fast": "twophase_fast", "torch.func": "torch.func vmap(jacrev)", "torchjd": "TorchJD autogram"}
+NAMES = {
+    "twophase_fast": "twophase_fast",
+    "twophase_fast high": 'precision="high"',
+    "torch.func": "torch.func",
+    "torch.func chunked": "torch.func, chunks of 8",
+    "torchjd": "TorchJD autogram",
+    "neural-tangents 1": "neural-tangents 1",
+    "neural-tangents 2": "2",
+    "neural-tangents 3": "3",
+}
+"""Peer, in the order of the table -> its column's title."""
 
 
 def tables(results: dict[str, Any]) -> str:
-    """Both tables and the line about the machine, in Markdown."""
+    """All tables and the line about the machine, in Markdown."""
     parts = [_machine(results)]
     if results["entk"]:
-        parts.append(_entk_table(results["entk"]))
+        parts += [_ratio_table(results["entk"]), _entk_table(results["entk"])]
     if results["ops"]:
         parts.append(_ops_table(results["ops"], results["peaks"]))
     return "\n\n".join(parts)
@@ -43,8 +55,8 @@ def _machine(results: dict[str, Any]) -> str:
     text = (
         f"Measured on {environment['time'][:10]}: {hardware['processor']}, {results['threads']} threads, "
         f"{hardware['cpu_capability']}; torch {versions['torch']}, Python {versions['python']}. "
-        "Seconds are the best of several calls; peak memory is the increase over model and inputs, in a process of its "
-        "own; the error is relative to float64 autograd, on some of the samples."
+        "Times are medians, a peer's compilation left out; peak memory is the increase over model and inputs, in a "
+        "process of its own; the error is relative to float64 autograd, on some of the samples."
     )
     peaks = results["peaks"]
     if peaks:
@@ -53,16 +65,41 @@ def _machine(results: dict[str, Any]) -> str:
     return text
 
 
-def _entk_table(rows: list[dict[str, Any]]) -> str:
+def _by_title(rows: list[Row]) -> dict[str, list[Row]]:
     titles = dict.fromkeys(row["title"] for row in rows)
-    lines = [f"| kernel | {' | '.join(NAMES[peer] for peer in PEERS)} |", f"|---|{'---|' * len(PEERS)}"]
-    for title in titles:
-        cells = {row["peer"]: _cell(row) for row in rows if row["title"] == title}
-        lines.append(f"| {title} | {' | '.join(cells.get(peer, '–') for peer in PEERS)} |")
+    return {title: [row for row in rows if row["title"] == title] for title in titles}
+
+
+def _ratio_table(rows: list[Row]) -> str:
+    """Ours at both precisions over the best peer, and peak memory beside unchunked torch.func's."""
+    lines = [
+        '| kernel | best peer | best peer ÷ ours | ÷ ours, `"high"` | peak, ours | peak, torch.func | ratio |',
+        "|---|---|---|---|---|---|---|",
+    ]
+    for title, group in _by_title(rows).items():
+        by_peer = {row["peer"]: row for row in group if row["status"] == "timed"}
+        ours, high, whole = (by_peer.get(peer) for peer in (claims.OURS, claims.OURS_HIGH, claims.WHOLE))
+        best = claims.best_peer(group)
+        cells = [
+            f"{best['peer']}, {_seconds(best['seconds'])}" if best else "–",
+            *(f"**{best['seconds'] / mine['seconds']:.2g}**" if best and mine else "–" for mine in (ours, high)),
+            *(_bytes(row["peak_bytes"]) if row and row["peak_bytes"] is not None else "–" for row in (ours, whole)),
+        ]
+        ratio = claims.memory_ratio(group, ours) if ours else None
+        lines.append(f"| {title} | {' | '.join(cells)} | {'–' if ratio is None else f'{ratio:.2f}'} |")
     return "\n".join(lines)
 
 
-def _cell(row: dict[str, Any]) -> str:
+def _entk_table(rows: list[Row]) -> str:
+    peers = [peer for peer in NAMES if any(row["peer"] == peer for row in rows)]
+    lines = [f"| kernel | {' | '.join(NAMES[peer] for peer in peers)} |", f"|---|{'---|' * len(peers)}"]
+    for title, group in _by_title(rows).items():
+        cells = {row["peer"]: _cell(row) for row in group}
+        lines.append(f"| {title} | {' | '.join(cells.get(peer, '–') for peer in peers)} |")
+    return "\n".join(lines)
+
+
+def _cell(row: Row) -> str:
     if row["status"] != "timed":
         return row["status"]
     memory = "" if row["peak_bytes"] is None else f", {_bytes(row['peak_bytes'])}"

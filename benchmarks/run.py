@@ -1,7 +1,7 @@
 """Run the suites, write `results/*.json` and the tables of README.md.
 
 python -m benchmarks.run                      everything but what needs tens of GB
-python -m benchmarks.run --suite smoke        a few seconds, to see that it works; writes nothing by default
+python -m benchmarks.run --suite smoke        a minute, to see that it works; writes nothing by default
 python -m benchmarks.run -k "vgg16 or mlp"    some of it (as pytest -k); writes nothing by default
 """
 
