@@ -10,8 +10,8 @@ from torch.utils import _pytree as pytree
 
 from benchmarks import peaks
 from benchmarks.accuracy import relative_error
-from benchmarks.op_workloads import OpWorkload, of_suite
 from twophase_fast.ops import _dispatch
+from twophase_fast.ops._workloads import OpWorkload, of_suite
 
 SLACK = 1e-7  # a backend may be twice as wrong as plain torch, and this much in float32
 

@@ -14,9 +14,9 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from benchmarks import accuracy, jax_peer, memory, peers, readme, truth
 from benchmarks.claims import CLAIMS, Claim, describe
-from benchmarks.op_workloads import DEFAULT, SMOKE
 from benchmarks.workloads import WORKLOADS, of_suite
 from twophase_fast.ntk import naive_entk
+from twophase_fast.ops._workloads import DEFAULT, SMOKE
 
 RESULTS = {
     "environment": {
