@@ -14,9 +14,10 @@ SUITES = ("default", "large", "smoke")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Add `--suite`, `--rows` and `--seconds`."""
+    """Add `--suite`, `--rows`, `--base-root` and `--seconds`."""
     parser.addoption("--suite", default="default", choices=SUITES, help="which workloads")
     parser.addoption("--rows", default=None, help="write the rows of the tables to this JSON file")
+    parser.addoption("--base-root", default=None, help="checkout of another revision, built, to compare with")
     parser.addoption("--seconds", default=5.0, type=float, help="time to spend on repeats of one measurement")
 
 
@@ -29,11 +30,12 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 class Rows:
-    """Rows of both tables, collected over the session."""
+    """Rows of all tables, collected over the session."""
 
     def __init__(self) -> None:
         self.entk: list[dict] = []
         self.ops: list[dict] = []
+        self.base: list[dict] = []
         self.peaks: dict[str, float] = {}
 
 

@@ -124,6 +124,21 @@ def _ops_table(rows: list[dict[str, Any]], peaks: dict[str, float]) -> str:
     return "\n".join(lines)
 
 
+def base_table(rows: list[Row], name: str) -> str:
+    """This revision against another, with the ratio of their times (above 1: this one is faster)."""
+    lines = [
+        f"| | precision | this revision | {name} | ratio | error | error of {name} |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for row in rows:
+        figures = row["status"]
+        if row["status"] == "timed":
+            figures = f"{_seconds(row['seconds'])} | {_seconds(row['base_seconds'])} | {row['ratio']:.2f} | "
+            figures += f"{row['error']:.0e} | {row['base_error']:.0e}"
+        lines.append(f"| {row['name']} | {row['precision']} | {figures} |")
+    return "\n".join(lines)
+
+
 def _seconds(value: float) -> str:
     return f"{value:.2g} s" if value >= 0.1 else f"{1000 * value:.2g} ms"
 

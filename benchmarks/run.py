@@ -3,6 +3,7 @@
 python -m benchmarks.run                      everything but what needs tens of GB
 python -m benchmarks.run --suite smoke        a minute, to see that it works; writes nothing by default
 python -m benchmarks.run -k "vgg16 or mlp"    some of it (as pytest -k); writes nothing by default
+python -m benchmarks.run --base v0.1.0        this revision against another, by turns; writes only with --out
 """
 
 from __future__ import annotations
@@ -18,17 +19,20 @@ from typing import Any
 
 import torch
 
-from benchmarks import readme
+from benchmarks import base, readme
 from benchmarks.claims import CLAIMS, describe
 from twophase_fast.storage.provenance import collect
 
 HERE = Path(__file__).parent
 FILES = {"entk": "test_entk.py", "ops": "test_ops.py"}
+BASE_TESTS = {None: "", "entk": "::test_kernel", "ops": "::test_op"}
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run; returns pytest's exit status."""
     options = _options(arguments)
+    if options.base:
+        return _against_base(options)
     with tempfile.TemporaryDirectory() as folder:
         rows = Path(folder) / "rows.json"
         status = _pytest(options, rows)
@@ -43,6 +47,23 @@ def main(arguments: list[str] | None = None) -> int:
     return status
 
 
+def _against_base(options: argparse.Namespace) -> int:
+    """Time this revision and the base by turns."""
+    with base.checkout(options.base) as root, tempfile.TemporaryDirectory() as folder:
+        rows = Path(folder) / "rows.json"
+        status = _pytest(options, rows, root)
+        compared = json.loads(rows.read_text())["base"] if rows.exists() else []
+    if not compared:
+        return status
+    revision = {"asked": options.base, "revision": base.full_name(options.base)}
+    print("\n" + readme.base_table(compared, options.base) + "\n")
+    if options.out:
+        threads = torch.get_num_threads()
+        results = {"suite": options.suite, "environment": collect(), "threads": threads, "base": revision}
+        _save({**results, "rows": compared}, Path(options.out))
+    return status
+
+
 def _options(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.run", description=__doc__.splitlines()[0])
     parser.add_argument("--suite", default="default", choices=("default", "large", "smoke"))
@@ -51,13 +72,16 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
         "-k", default=None, help="only tests that match, as in pytest; nothing is written unless --out is given"
     )
     parser.add_argument("--only", default=None, choices=sorted(FILES), help="only kernels, or only ops")
+    parser.add_argument("--base", default=None, metavar="REV", help="compare with this revision of the repository")
     parser.add_argument("--out", default=None, help="where to write the results (default: results/DATE-MACHINE.json)")
     parser.add_argument("--readme", default=str(readme.README), help="file whose tables are replaced")
     return parser.parse_args(arguments)
 
 
-def _pytest(options: argparse.Namespace, rows: Path) -> int:
+def _pytest(options: argparse.Namespace, rows: Path, base_root: Path | None = None) -> int:
     files = [str(HERE / file) for name, file in FILES.items() if options.only in (None, name)]
+    if base_root is not None:
+        files = [f"{HERE / 'test_base.py'}{BASE_TESTS[options.only]}", f"--base-root={base_root}"]
     command = [sys.executable, "-m", "pytest", *files, "-p", "no:cacheprovider", "-q", f"--rows={rows}"]
     command += [f"--suite={options.suite}", f"--seconds={options.seconds}", "--benchmark-columns=min,median,rounds"]
     command += ["-k", options.k] if options.k else []

@@ -37,6 +37,11 @@ class OpWorkload:
     def __str__(self) -> str:
         return f"{self.op} " + " ".join(f"{name}={value}" for name, value in self.sizes.items() if value)
 
+    @property
+    def label(self) -> str:
+        """Such as `gram-n640-p4096`."""
+        return "-".join([self.op, *(f"{name}{value}" for name, value in self.sizes.items() if value)])
+
 
 def _gram_flops(s: Sizes) -> float:
     """2·N·M·P; for a symmetric product only the upper triangle: N(N+1)·P."""
