@@ -10,7 +10,7 @@ import pytest
 from benchmarks.peers import OURS, OURS_HIGH
 from benchmarks.workloads import of_suite
 
-SUITES = ("default", "large", "smoke")
+SUITES = ("default", "large", "smoke", "scaling")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -36,6 +36,7 @@ class Rows:
         self.entk: list[dict] = []
         self.ops: list[dict] = []
         self.base: list[dict] = []
+        self.scaling: list[dict] = []
         self.peaks: dict[str, float] = {}
 
 

@@ -3,6 +3,7 @@
 python -m benchmarks.run                      everything but what needs tens of GB
 python -m benchmarks.run --suite smoke        a minute, to see that it works; writes nothing by default
 python -m benchmarks.run -k "vgg16 or mlp"    some of it (as pytest -k); writes nothing by default
+python -m benchmarks.run --suite scaling      time against samples and width, and the plot of it (5 minutes)
 python -m benchmarks.run --base v0.1.0        this revision against another, by turns; writes only with --out
 """
 
@@ -19,7 +20,7 @@ from typing import Any
 
 import torch
 
-from benchmarks import base, readme
+from benchmarks import base, plots, readme
 from benchmarks.claims import CLAIMS, describe
 from twophase_fast.storage.provenance import collect
 
@@ -43,7 +44,7 @@ def main(arguments: list[str] | None = None) -> int:
     whole = options.suite != "smoke" and options.k is None and options.only is None
     if whole or options.out:
         _save(results, Path(options.out) if options.out else _default_path(results))
-        _update_readme(results, options.readme)
+        _publish(results, options)
     return status
 
 
@@ -66,7 +67,7 @@ def _against_base(options: argparse.Namespace) -> int:
 
 def _options(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.run", description=__doc__.splitlines()[0])
-    parser.add_argument("--suite", default="default", choices=("default", "large", "smoke"))
+    parser.add_argument("--suite", default="default", choices=("default", "large", "smoke", "scaling"))
     parser.add_argument("--seconds", default=5.0, type=float, help="time for repeats of one measurement")
     parser.add_argument(
         "-k", default=None, help="only tests that match, as in pytest; nothing is written unless --out is given"
@@ -75,11 +76,14 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--base", default=None, metavar="REV", help="compare with this revision of the repository")
     parser.add_argument("--out", default=None, help="where to write the results (default: results/DATE-MACHINE.json)")
     parser.add_argument("--readme", default=str(readme.README), help="file whose tables are replaced")
+    parser.add_argument("--plot", default=str(plots.PLOT), help="where the plot of --suite scaling goes")
     return parser.parse_args(arguments)
 
 
 def _pytest(options: argparse.Namespace, rows: Path, base_root: Path | None = None) -> int:
     files = [str(HERE / file) for name, file in FILES.items() if options.only in (None, name)]
+    if options.suite == "scaling":
+        files = [str(HERE / "test_scaling.py")]
     if base_root is not None:
         files = [f"{HERE / 'test_base.py'}{BASE_TESTS[options.only]}", f"--base-root={base_root}"]
     command = [sys.executable, "-m", "pytest", *files, "-p", "no:cacheprovider", "-q", f"--rows={rows}"]
@@ -90,7 +94,7 @@ def _pytest(options: argparse.Namespace, rows: Path, base_root: Path | None = No
 
 def _results(rows: dict[str, Any], suite: str) -> dict[str, Any]:
     results = {"suite": suite, "environment": collect(), "threads": torch.get_num_threads(), **rows}
-    results["claims"] = [claim.check(rows["entk"]) for claim in CLAIMS]
+    results["claims"] = [] if suite == "scaling" else [claim.check(rows["entk"]) for claim in CLAIMS]
     return results
 
 
@@ -102,8 +106,10 @@ def _default_path(results: dict[str, Any]) -> Path:
 
 def _report(results: dict[str, Any]) -> None:
     print("\n" + readme.tables(results) + "\n")
+    ran = {row["workload"] for row in results["entk"]}
     for claim in results["claims"]:
-        print(describe(claim))
+        if claim["workload"] in ran:
+            print(describe(claim))
 
 
 def _save(results: dict[str, Any], path: Path) -> None:
@@ -112,11 +118,15 @@ def _save(results: dict[str, Any], path: Path) -> None:
     print(f"\nwritten to {path}")
 
 
-def _update_readme(results: dict[str, Any], target: str) -> None:
+def _publish(results: dict[str, Any], options: argparse.Namespace) -> None:
+    """Put the tables, and the plot of a scaling run, where they belong."""
+    if results["scaling"]:
+        plots.scaling_plot(results["scaling"], Path(options.plot))
+        print(f"plotted in {options.plot}")
     try:
-        readme.update(Path(target), readme.tables(results))
+        readme.update(Path(options.readme), readme.tables(results), "scaling" if results["scaling"] else "bench")
     except (OSError, ValueError) as error:
-        print(f"the tables were not put into {target}: {error}")
+        print(f"the tables were not put into {options.readme}: {error}")
 
 
 if __name__ == "__main__":

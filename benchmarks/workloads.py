@@ -108,8 +108,21 @@ WORKLOADS: dict[str, Workload] = {
             "trace",
             hopeless=_SLOW_PRODUCTS,
         ),
-        Workload("vgg16-8", "VGG-16 (BN), N=8", zoo.vgg16, images(8, 3, 32, 32), checked=3),
-        Workload("vit-32", "ViT d=192, 6 layers, 65 tokens, N=32", zoo.vit, images(32, 3, 32, 32)),
+        Workload(
+            "vgg16-8",
+            "VGG-16 (BN), N=8",
+            zoo.vgg16,
+            images(8, 3, 32, 32),
+            checked=3,
+            hopeless={"neural-tangents 2": "more than a minute"},
+        ),
+        Workload(
+            "vit-32",
+            "ViT d=192, 6 layers, 65 tokens, N=32",
+            zoo.vit,
+            images(32, 3, 32, 32),
+            hopeless={"neural-tangents 2": "more than three minutes"},
+        ),
         Workload(
             "gpt-4-trace",
             "GPT d=128, 4 layers, 64 tokens, V=1,000 tied, N=4, trace",

@@ -12,7 +12,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from benchmarks import accuracy, jax_peer, memory, peers, readme, truth
+from benchmarks import accuracy, jax_peer, memory, op_rivals, peers, readme, truth
 from benchmarks.claims import CLAIMS, Claim, describe
 from benchmarks.workloads import WORKLOADS, of_suite
 from twophase_fast.ntk import naive_entk
@@ -25,7 +25,7 @@ RESULTS = {
         "versions": {"torch": "2", "python": "3"},
     },
     "threads": 2,
-    "peaks": {"gemm_flops": 1.8e11, "read_bandwidth": 2.0e10},
+    "peaks": {"gemm_flops": 1.8e11, "bf16_flops": 6.5e11, "read_bandwidth": 2.0e10},
     "entk": [
         {"workload": "a", "title": "A", "peer": "twophase_fast", "status": "timed", "seconds": 0.02,
          "peak_bytes": 10_000_000, "error": 2e-7},
@@ -36,6 +36,10 @@ RESULTS = {
     "ops": [
         {"op": "gram", "sizes": {"n": 3, "m": 0}, "backend": "cpu", "status": "timed", "seconds": 2.0, "error": 1e-7,
          "of_gemm": 0.5, "of_bandwidth": 0.25},
+        {"op": "gram", "sizes": {"n": 3, "m": 0}, "backend": "reference", "status": "timed", "seconds": 5.0,
+         "error": 1e-7, "of_gemm": 0.2, "of_bandwidth": 0.1},
+        {"op": "gram", "sizes": {"n": 3, "m": 0}, "backend": "torch x @ y.T", "status": "timed", "seconds": 4.0,
+         "error": 1e-7, "of_gemm": 0.2, "of_bandwidth": 0.1},
         {"op": "gram", "sizes": {"n": 3}, "backend": "triton", "status": "wrong", "error": 1.0},
     ],
 }  # fmt: skip
@@ -85,6 +89,32 @@ def test_workloads_are_reproducible_and_rows_of_ops_exist():
         assert work.bytes(work.sizes) > 0
 
 
+@pytest.mark.parametrize(("op", "rival"), [(op, rival) for op in op_rivals.RIVALS for rival in op_rivals.RIVALS[op]])
+def test_formulations_in_plain_torch_are_the_op(op, rival):
+    work = next(row for row in SMOKE if row.op == op)
+    inputs = work.case.inputs(work.sizes, torch.float64)
+    truth = work.case.values(work.case.call(**inputs, backend="reference"))
+    for value, index in zip(rival.values(rival.call(inputs)), rival.picks or range(len(truth)), strict=True):
+        assert accuracy.relative_error(value, truth[index]) < 1e-12
+
+
+def test_formulations_that_need_too_much_memory_are_left_out():
+    names = [rival.name for rival in op_rivals.rivals("factored_gram", {"n": 64, "c": 10, "t": 64, "d": 576, "p": 64})]
+    assert names == ["torch materialised", "torch half-factored"]
+
+
+def test_the_sizes_that_matter_are_there():
+    labels = {row.label for row in DEFAULT}
+    assert {f"gram-n{n}" for n in (320, 640, 1280, 2560)} <= {label.rsplit("-", 1)[0] for label in labels}
+    for c in (1, 10):
+        assert f"factored_gram-n64-c{c}-t1-d1024-p1024" in labels
+        assert {f"factored_gram-n64-c{c}-t{t}-d576-p64" for t in (4, 16, 64)} <= labels
+    elements = {
+        (row.sizes["runs"], row.sizes["runs"] * (3 * row.sizes["p"] + 1)) for row in DEFAULT if "runs" in row.sizes
+    }
+    assert {(1, 64_000_000), (16, 64_000_000)} == {(runs, e) for runs, e in elements if e == 64_000_000}
+
+
 def test_peak_memory_is_measured_in_a_child():
     """The Jacobian of the small MLP for 8 samples of 10 outputs takes 8 MB."""
     increase = memory.peak_increase("smoke-mlp", "torch.func")
@@ -130,25 +160,28 @@ def test_a_claim_without_figures_is_not_measured():
 
 def test_tables_replace_what_stands_between_the_markers(tmp_path):
     page = tmp_path / "README.md"
-    page.write_text(f"# Title\n\n{readme.START}\nold\n{readme.END}\n\nafter\n")
+    start, end = readme.markers("bench")
+    page.write_text(f"# Title\n\n{start}\nold\n{end}\n\nafter\n")
     readme.update(page, readme.tables(json.loads(json.dumps(RESULTS))))
     text = page.read_text()
     assert text.startswith("# Title\n\n")
-    assert text.endswith(f"{readme.END}\n\nafter\n")
+    assert text.endswith(f"{end}\n\nafter\n")
     assert "old" not in text
     assert "| A | torch.func, 1 s | **50** | – | 10 MB | 5 GB | 0.00 |" in text
     assert "| A | 20 ms, 10 MB, error 2e-07 | 1 s, 5 GB, error 3e-07 | – |" in text
     assert "| B | – | – | refuses |" in text
-    assert "| gram | n=3 | cpu | 2 s | 50% | 25% | 1e-07 |" in text
-    assert "| gram | n=3 | triton | wrong | | | 1e+00 |" in text
-    assert "180 GFLOP/s" in text
+    assert "| gram | n=3 | cpu | 2 s | x @ y.T, 4 s | **2** | 50% | 25% | 1e-07 |" in text
+    assert "| gram | n=3 | triton | wrong | | | |  | 1e+00 |" in text
+    assert "reference" not in text
+    assert "float32 180 GFLOP/s" in text
     readme.update(page, "again")
     assert page.read_text().count("again") == 1
 
 
 def test_a_page_without_markers_is_refused(tmp_path):
     page = tmp_path / "README.md"
-    for content in ("nothing", readme.START, f"{readme.END}\n{readme.START}"):
+    start, end = readme.markers("bench")
+    for content in ("nothing", start, f"{end}\n{start}"):
         page.write_text(content)
         with pytest.raises(ValueError, match="needs one line"):
             readme.update(page, "x")
