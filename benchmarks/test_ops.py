@@ -13,7 +13,7 @@ import torch
 from torch.utils import _pytree as pytree
 
 from benchmarks import op_rivals, peaks
-from benchmarks.accuracy import WRONG, WRONG_HIGH, relative_error
+from benchmarks.accuracy import WRONG_HIGH, relative_error
 from twophase_fast import ops
 from twophase_fast.ops import _dispatch
 from twophase_fast.ops._workloads import DEFAULT, SMOKE, OpWorkload, of_suite
@@ -108,7 +108,7 @@ def _checked_error(work: OpWorkload, contender: Contender) -> tuple[float, float
     truth, rival = _truth(work.label), contender.rival
     if rival is not None:
         picked = truth if rival.picks is None else [truth[index] for index in rival.picks]
-        return _error(rival.values(result), picked), WRONG
+        return _error(rival.values(result), picked), rival.wrong
     limit = WRONG_HIGH if contender.precision == "high" else 2 * _reference_error(work.label) + SLACK
     return _error(work.case.values(result), truth), limit
 
