@@ -18,7 +18,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--suite", default="default", choices=SUITES, help="which workloads")
     parser.addoption("--rows", default=None, help="write the rows of the tables to this JSON file")
     parser.addoption("--base-root", default=None, help="checkout of another revision, built, to compare with")
-    parser.addoption("--seconds", default=5.0, type=float, help="time to spend on repeats of one measurement")
+    parser.addoption("--seconds", default=3.0, type=float, help="time to spend on repeats of one measurement")
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

@@ -68,7 +68,7 @@ def _against_base(options: argparse.Namespace) -> int:
 def _options(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.run", description=__doc__.splitlines()[0])
     parser.add_argument("--suite", default="default", choices=("default", "large", "smoke", "scaling"))
-    parser.add_argument("--seconds", default=5.0, type=float, help="time for repeats of one measurement")
+    parser.add_argument("--seconds", default=3.0, type=float, help="time for repeats of one measurement")
     parser.add_argument(
         "-k", default=None, help="only tests that match, as in pytest; nothing is written unless --out is given"
     )

@@ -83,7 +83,7 @@ _SLOW_PRODUCTS = {"neural-tangents 2": _QUADRATIC.format("34 s", 32)}
 WORKLOADS: dict[str, Workload] = {
     row.name: row
     for row in (
-        Workload("mlp-64", "MLP 784-1024³-10, N=64", zoo.mlp, images(64, 784)),
+        Workload("mlp-64", "MLP 784-1024³-10, N=64", zoo.mlp, images(64, 784), suite="large"),
         Workload(
             "mlp-256",
             "MLP 784-1024³-10, N=256",

@@ -70,6 +70,12 @@ def test_peers_compute_the_same_kernel_every_time(peer):
         session.run()
 
 
+def test_chunks_of_torch_func_change_nothing_but_rounding():
+    model, x = WORKLOADS["smoke-mlp"].build()
+    whole, chunked = (peers.torch_func(model, x, "full", chunk=chunk) for chunk in (None, 3))
+    assert accuracy.relative_error(chunked, whole.double()) < 1e-6
+
+
 def test_errors_catch_what_is_wrong():
     true = torch.ones(2, 2, dtype=torch.float64)
     assert accuracy.relative_error(true, true) == 0
