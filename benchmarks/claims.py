@@ -53,14 +53,16 @@ class Claim:
         result: Row = {**vars(self), "holds": None}
         if ours is None or best is None:
             return result
-        result.update(best_peer=best["peer"], measured_faster=best["seconds"] / ours["seconds"])
-        limits = [result["measured_faster"] >= self.faster, self._small(mine, ours, result), self._exact(mine, ours)]
-        return {**result, "error": ours["error"], "holds": all(limits)}
-
-    def _small(self, rows: list[Row], ours: Row, result: Row) -> bool:
-        """Whether memory is within its limit; true where torch.func does not finish."""
-        result["measured_memory"] = memory_ratio(rows, ours)
-        return result["measured_memory"] is None or result["measured_memory"] <= MEMORY
+        faster, memory = best["seconds"] / ours["seconds"], memory_ratio(mine, ours)
+        small = memory is None or memory <= MEMORY  # None: torch.func does not finish
+        return {
+            **result,
+            "best_peer": best["peer"],
+            "measured_faster": faster,
+            "measured_memory": memory,
+            "error": ours["error"],
+            "holds": faster >= self.faster and small and self._exact(mine, ours),
+        }
 
     def _exact(self, rows: list[Row], ours: Row) -> bool:
         """Whether the error is within its limit; for "highest" true where torch.func does not finish."""
