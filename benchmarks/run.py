@@ -30,10 +30,14 @@ BASE_TESTS = {None: "", "entk": "::test_kernel", "ops": "::test_op"}
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run; returns pytest's exit status."""
+    """Run; returns pytest's exit status, or 2 where the base cannot be had."""
     options = _options(arguments)
     if options.base:
-        return _against_base(options)
+        try:
+            return _against_base(options)
+        except base.BaseError as error:
+            print(f"--base {options.base}: {error}", file=sys.stderr)
+            return 2
     with tempfile.TemporaryDirectory() as folder:
         rows = Path(folder) / "rows.json"
         status = _pytest(options, rows)

@@ -73,6 +73,11 @@ def test_an_unknown_revision_is_refused(repository):
         pytest.fail("must not get here")
 
 
+def test_a_base_that_cannot_be_had_is_told_in_one_line(capsys):
+    assert run.main(["--suite", "smoke", "--base", "nonsense"]) == 2
+    assert "--base nonsense: git rev-parse failed: there is no revision 'nonsense'" in capsys.readouterr().err
+
+
 def test_a_side_computes_with_the_package_it_was_given(tmp_path):
     row = WORKLOADS["smoke-mlp"]
     inputs = {"x": torch.randn(5, 9, generator=torch.Generator().manual_seed(0))}
