@@ -3,16 +3,18 @@
 #   make test        the test suite (under 10 minutes on 2 cores)
 #   make test-full   also the long acceptance runs (up to 60 minutes)
 #   make bench       time and peak memory against the peers, written to benchmarks/results/
+#   make bench-peers an environment of its own for neural-tangents, which make bench then also times
 #   make lint        ruff, import layers, clang-format
 #   make format      rewrite the sources in the project's style
-#   make clean       remove builds and .venv
+#   make clean       remove builds and environments
 
 PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+PEERS_PIP := .venv-peers/bin/python -m pip install --quiet --disable-pip-version-check
 SOURCES := setup.py pyproject.toml constraints.txt $(shell find csrc -name '*.cpp' -o -name '*.h')
 
-.PHONY: demo test test-full bench lint format clean
+.PHONY: demo test test-full bench bench-peers lint format clean
 
 $(BIN)/python:
 	$(PYTHON) -m venv .venv
@@ -39,6 +41,13 @@ $(BIN)/python:
 	$(PIP) -e '.[test,peers]'
 	touch $@
 
+# Without its dependencies: they bring TensorFlow for a part that is not used, and requirements.txt names the others.
+.venv-peers/.ready: benchmarks/jax_side/requirements.txt
+	$(PYTHON) -m venv --clear .venv-peers
+	$(PEERS_PIP) -r $<
+	$(PEERS_PIP) --no-deps neural-tangents==0.6.5
+	touch $@
+
 demo: .venv/.demo
 	$(BIN)/twophase demo --overwrite
 
@@ -50,6 +59,8 @@ test-full: .venv/.test
 
 bench: .venv/.bench
 	$(BIN)/python -m benchmarks.run
+
+bench-peers: .venv-peers/.ready
 
 lint: .venv/.dev
 	$(BIN)/ruff check --quiet .
@@ -63,4 +74,4 @@ format: .venv/.dev
 	$(BIN)/clang-format -i $$(find csrc -name '*.cpp' -o -name '*.h')
 
 clean:
-	rm -rf .venv build dist *.egg-info twophase_fast/_C*.so
+	rm -rf .venv .venv-peers build dist *.egg-info twophase_fast/_C*.so

@@ -6,8 +6,6 @@ computation, less the resident set just before it, when model, inputs and all co
 
 from __future__ import annotations
 
-import ctypes
-import gc
 import json
 import subprocess
 import sys
@@ -15,8 +13,7 @@ from pathlib import Path
 
 import torch
 
-STATUS = Path("/proc/self/status")
-CLEAR = Path("/proc/self/clear_refs")
+from benchmarks import resident
 
 
 def peak_increase(workload: str, peer: str) -> int | None:
@@ -42,21 +39,9 @@ def measure(workload: str, peer: str) -> int | None:
     peers.run(peer, *workloads.warm_up(), "full")
     row = workloads.WORKLOADS[workload]
     model, x = row.build()
-    if not CLEAR.exists():
-        return None
-    gc.collect()
-    ctypes.CDLL(None).malloc_trim(0)
-    before = _status("VmRSS")
-    CLEAR.write_text("5")  # start the high-water mark anew
-    kernel = peers.run(peer, model, x, row.output)
-    peak = _status("VmHWM")
+    kernel, peak = resident.peak_increase(lambda: peers.run(peer, model, x, row.output))
     assert kernel.shape[0] == len(x)
-    return max(0, peak - before)
-
-
-def _status(field: str) -> int:
-    (line,) = (line for line in STATUS.read_text().splitlines() if line.startswith(field + ":"))
-    return int(line.split()[1]) * 1024
+    return peak
 
 
 if __name__ == "__main__":

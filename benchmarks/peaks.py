@@ -1,4 +1,4 @@
-"""What the machine can do, measured in the same run: float32 GEMM and memory bandwidth."""
+"""What the machine can do, measured in the same run: GEMM and memory bandwidth."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ def best_seconds(function: Callable[[], object], repeats: int = 5) -> float:
     return min(times)
 
 
-def gemm_flops(size: int = 2048) -> float:
-    """Operations per second of torch's float32 matrix product: 2·n³ / time."""
-    a, b = torch.randn(size, size), torch.randn(size, size)
+def gemm_flops(size: int = 2048, dtype: torch.dtype = torch.float32) -> float:
+    """Operations per second of torch's matrix product: 2·n³ / time."""
+    a, b = (torch.randn(size, size).to(dtype) for _ in range(2))
     return 2 * size**3 / best_seconds(lambda: a @ b)
 
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import time
 from functools import lru_cache
 
 import pytest
 import torch
 
-from benchmarks import accuracy, memory, peers
+from benchmarks import accuracy, peers
 from benchmarks.workloads import WORKLOADS, Workload
 
 
@@ -19,27 +18,33 @@ def _prepared(name: str):
     return model, x, accuracy.truth_of(row, model, x)
 
 
+@pytest.mark.filterwarnings("ignore:Benchmark fixture was not used")
 def test_entk(workload: Workload, peer: str, timed, rows, benchmark):
-    """One peer on one workload: refused, wrong, or timed."""
-    model, x, truth = _prepared(workload.name)
+    """One peer on one workload: hopeless, refused, wrong, or timed."""
     row = {"workload": workload.name, "title": workload.title, "output": workload.output, "peer": peer}
     row["status"] = "failed"  # until it turns out otherwise
     rows.entk.append(row)
-    started = time.perf_counter()
+    if peer in workload.hopeless:
+        row.update(status="not tried", reason=workload.hopeless[peer])
+        pytest.skip(f"{peer} is not tried: {row['reason']}")
+    model, x, truth = _prepared(workload.name)
     try:
-        kernel = peers.run(peer, model, x, workload.output)
+        with peers.session(peer, workload, model, x) as session:
+            _measure(row, session, truth, timed)
     except peers.REFUSALS as error:
-        if peer == peers.OURS:
+        if peer in (peers.OURS, peers.OURS_HIGH):
             raise
-        row.update(status="refuses", reason=peers.why_not(error))
-        pytest.skip(f"{peer} refuses: {row['reason']}")
-    once = time.perf_counter() - started
-    row.update(error=truth.error(kernel), symmetry_error=accuracy.symmetry_error(kernel), checked=len(truth.samples))
-    if row["error"] > accuracy.WRONG:
-        row["status"] = "wrong"
-        pytest.fail(f"{peer} is wrong on {workload.name}: relative error {row['error']:.1e}; not timed")
-    del kernel
-    row.update(status="timed", **timed(lambda: peers.run(peer, model, x, workload.output), once))
-    row["peak_bytes"] = memory.peak_increase(workload.name, peer)
-    row["threads"] = torch.get_num_threads()
+        row.update(status=peers.status_of(error), reason=peers.why_not(error))
+        pytest.skip(f"{peer}: {row['status']}: {row['reason']}")
     benchmark.extra_info.update({key: row[key] for key in ("error", "symmetry_error", "peak_bytes")})
+
+
+def _measure(row: dict, session: peers.Session, truth: accuracy.Truth, timed) -> None:
+    """Check the kernel, and only then time it."""
+    error, symmetry = truth.error(session.kernel), accuracy.symmetry_error(session.kernel)
+    row.update(error=error, symmetry_error=symmetry, checked=len(truth.samples), threads=torch.get_num_threads())
+    if error > (accuracy.WRONG_HIGH if row["peer"] == peers.OURS_HIGH else accuracy.WRONG):
+        row["status"] = "wrong"
+        pytest.fail(f"{row['peer']} is wrong on {row['workload']}: relative error {error:.1e}; not timed")
+    row.update(status="timed", **timed(session.run, session.once))
+    row["peak_bytes"] = session.peak_bytes()

@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import nn
 
 from twophase_fast import zoo
+
+PEERS = (
+    "torch.func",
+    "torch.func chunked",
+    "torchjd",
+    "neural-tangents 1",
+    "neural-tangents 2",
+    "neural-tangents 3",
+)
 
 
 @dataclass(frozen=True)
@@ -23,6 +32,7 @@ class Workload:
         inputs: Builds the inputs, N samples on the first axis.
         output: `full` or `trace`.
         peers: Peers that run it, besides twophase_fast, in the order of the table.
+        hopeless: Peer -> why it is not tried: more than a minute on two cores, or more memory than they have.
         checked: Samples, drawn at random, whose entries are compared with float64.
         suite: `default`, `large` (needs tens of GB or many minutes) or `smoke` (seconds).
     """
@@ -32,7 +42,8 @@ class Workload:
     model: Callable[[], nn.Module]
     inputs: Callable[[torch.Generator], torch.Tensor]
     output: str = "full"
-    peers: tuple[str, ...] = ("torch.func", "torchjd")
+    peers: tuple[str, ...] = PEERS
+    hopeless: Mapping[str, str] = field(default_factory=dict)
     checked: int = 4
     suite: str = "default"
 
@@ -40,11 +51,11 @@ class Workload:
         """Return the model in evaluation mode and its inputs; the same ones every time."""
         model = self.model().eval()
         generator = torch.Generator().manual_seed(1)
-        _randomise(model, generator)
+        randomise(model, generator)
         return model, self.inputs(generator)
 
 
-def _randomise(model: nn.Module, generator: torch.Generator) -> None:
+def randomise(model: nn.Module, generator: torch.Generator) -> None:
     """Give BatchNorm the statistics and scales of a trained network, not the constants it starts with."""
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d):
@@ -65,26 +76,52 @@ def tokens(samples: int, length: int, vocabulary: int) -> Callable[[torch.Genera
     return lambda generator: torch.randint(vocabulary, (samples, length), generator=generator)
 
 
+_JACOBIAN = "its Jacobian takes 30 GB"
+_QUADRATIC = "more than a minute: it grows with N², from {} at N={}"
+_SLOW_PRODUCTS = {"neural-tangents 2": _QUADRATIC.format("34 s", 32)}
+
 WORKLOADS: dict[str, Workload] = {
     row.name: row
     for row in (
-        Workload("mlp-64", "MLP 784-1024³-10, N=64", zoo.mlp, images(64, 784), peers=("torchjd",)),
-        Workload("mlp-256", "MLP 784-1024³-10, N=256", zoo.mlp, images(256, 784), peers=()),
-        Workload("cnn-16", "CNN of the PyTorch tutorial, N=16", zoo.tutorial_cnn, images(16, 3, 32, 32)),
-        Workload("resnet20-16", "ResNet-20, N=16", zoo.resnet20, images(16, 3, 32, 32)),
-        Workload("resnet20-32", "ResNet-20, N=32", zoo.resnet20, images(32, 3, 32, 32)),
-        Workload("vgg16-8", "VGG-16 (BN), N=8", zoo.vgg16, images(8, 3, 32, 32), checked=3),
-        Workload("vit-16", "ViT d=192, 6 layers, 65 tokens, N=16", zoo.vit, images(16, 3, 32, 32)),
+        Workload("mlp-64", "MLP 784-1024³-10, N=64", zoo.mlp, images(64, 784), suite="large"),
         Workload(
-            "resnet20-64-trace", "ResNet-20, N=64, trace", zoo.resnet20, images(64, 3, 32, 32), "trace", ("torch.func",)
+            "mlp-256",
+            "MLP 784-1024³-10, N=256",
+            zoo.mlp,
+            images(256, 784),
+            hopeless={
+                "torch.func": _JACOBIAN,
+                "torch.func chunked": _JACOBIAN,
+                "torchjd": _QUADRATIC.format("20 s", 64),
+                "neural-tangents 1": _JACOBIAN,
+                "neural-tangents 2": _QUADRATIC.format("4.5 s", 64),
+            },
         ),
+        Workload("cnn-16", "CNN of the PyTorch tutorial, N=16", zoo.tutorial_cnn, images(16, 3, 32, 32)),
+        Workload("resnet20-32", "ResNet-20, N=32", zoo.resnet20, images(32, 3, 32, 32)),
+        Workload("resnet20-128", "ResNet-20, N=128", zoo.resnet20, images(128, 3, 32, 32), hopeless=_SLOW_PRODUCTS),
         Workload(
-            "resnet20-128",
-            "ResNet-20, N=128",
+            "resnet20-128-trace",
+            "ResNet-20, N=128, trace",
             zoo.resnet20,
             images(128, 3, 32, 32),
-            peers=("torch.func",),
-            suite="large",
+            "trace",
+            hopeless=_SLOW_PRODUCTS,
+        ),
+        Workload(
+            "vgg16-8",
+            "VGG-16 (BN), N=8",
+            zoo.vgg16,
+            images(8, 3, 32, 32),
+            checked=3,
+            hopeless={"neural-tangents 2": "more than a minute"},
+        ),
+        Workload(
+            "vit-32",
+            "ViT d=192, 6 layers, 65 tokens, N=32",
+            zoo.vit,
+            images(32, 3, 32, 32),
+            hopeless={"neural-tangents 2": "more than three minutes"},
         ),
         Workload(
             "gpt-4-trace",
@@ -92,7 +129,7 @@ WORKLOADS: dict[str, Workload] = {
             zoo.gpt,
             tokens(4, 64, 1000),
             "trace",
-            ("torch.func",),
+            ("torch.func", "torch.func chunked"),
             checked=2,
             suite="large",
         ),

@@ -21,6 +21,7 @@ COMMANDS = {
     "report": "Make the HTML page of a stored run.",
     "info": "Say what is inside a run file.",
     "verify": "Check every byte of a run file.",
+    "bench": "Check a kernel of your own against ours, then time both.",
     "doctor": "Say what this machine can do, which backend runs, and why not the others.",
 }
 """Command -> the line `twophase --help` shows for it; the command is `command` in the module of that name."""

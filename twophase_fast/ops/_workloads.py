@@ -1,14 +1,16 @@
-"""Sizes and work of the ops; the inputs come from the rows of `OP_CASES` (the tests' own) or of `op_rows`."""
+"""Sizes at which the ops are measured, and the work that takes; used by `twophase bench` and the benchmarks.
+
+The inputs come from the rows of `OP_CASES` (the tests' own) or of `LAYER_CASES`.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 
-from benchmarks import op_rows
-from twophase_fast.ops._cases import OP_CASES, OpCase
-
-Sizes = Mapping[str, int]
+from twophase_fast.ops import _layer_cases as layers
+from twophase_fast.ops._case import OpCase, Sizes
+from twophase_fast.ops._cases import OP_CASES
 
 
 @dataclass(frozen=True)
@@ -30,10 +32,15 @@ class OpWorkload:
     @property
     def case(self) -> OpCase:
         """The row of this op: how to call it and make its inputs."""
-        return next(case for case in (*op_rows.ROWS, *OP_CASES) if case.name == self.op)
+        return next(case for case in (*layers.LAYER_CASES, *OP_CASES) if case.name == self.op)
 
     def __str__(self) -> str:
         return f"{self.op} " + " ".join(f"{name}={value}" for name, value in self.sizes.items() if value)
+
+    @property
+    def label(self) -> str:
+        """Such as `gram-n640-p4096`."""
+        return "-".join([self.op, *(f"{name}{value}" for name, value in self.sizes.items() if value)])
 
 
 def _gram_flops(s: Sizes) -> float:
@@ -57,48 +64,64 @@ def _moment_bytes(s: Sizes) -> float:
     return 4 * (s["runs"] + s["s"]) * (3 * s["p"] + 1)
 
 
+def _gram(n: int, p: int, m: int = 0) -> OpWorkload:
+    return OpWorkload("gram", {"batch": 0, "n": n, "m": m, "p": p}, _gram_flops, _gram_bytes)
+
+
+def _moments(p: int, runs: int) -> OpWorkload:
+    return OpWorkload("pair_moments", {"p": p, "runs": runs, "s": 1}, None, _moment_bytes)
+
+
 def _factored(**sizes: int) -> OpWorkload:
-    return OpWorkload("factored_gram", sizes, op_rows.factored_flops, op_rows.factored_bytes)
+    return OpWorkload("factored_gram", sizes, layers.factored_flops, layers.factored_bytes)
 
 
 def _linear(**sizes: int) -> OpWorkload:
-    return OpWorkload("per_sample_grad", sizes, op_rows.linear_flops, op_rows.linear_bytes)
+    return OpWorkload("per_sample_grad", sizes, layers.linear_flops, layers.linear_bytes)
 
 
 def _conv(**sizes: int) -> OpWorkload:
-    return OpWorkload("per_sample_conv_grad", sizes, op_rows.conv_flops, op_rows.conv_bytes)
+    return OpWorkload("per_sample_conv_grad", sizes, layers.conv_flops, layers.conv_bytes)
 
 
 def _embedding(**sizes: int) -> OpWorkload:
-    return OpWorkload("embedding_gram", sizes, None, op_rows.embedding_bytes)
+    return OpWorkload("embedding_gram", sizes, None, layers.embedding_bytes)
 
 
 DEFAULT = (
-    OpWorkload("gram", {"batch": 0, "n": 320, "m": 0, "p": 65536}, _gram_flops, _gram_bytes),
-    OpWorkload("gram", {"batch": 0, "n": 1280, "m": 0, "p": 8192}, _gram_flops, _gram_bytes),
-    OpWorkload("gram", {"batch": 0, "n": 640, "m": 320, "p": 16384}, _gram_flops, _gram_bytes),
+    _gram(n=320, p=65536),
+    _gram(n=640, p=16384),
+    _gram(n=1280, p=8192),
+    _gram(n=2560, p=4096),
+    _gram(n=640, m=320, p=16384),
     OpWorkload("gram_", {"batch": 0, "n": 640, "m": 0, "p": 16384}, _gram_flops, _gram_bytes),
     OpWorkload("symmetrize_", {"batch": 0, "n": 4096}, None, _mirror_bytes),
+    *(_factored(n=64, c=c, t=1, d=1024, p=1024) for c in (1, 10)),  # a hidden layer of the MLP
+    *(_factored(n=64, c=c, t=t, d=576, p=64) for c in (1, 10) for t in (4, 16, 64)),  # 3x3 convolutions, 64 channels
     _factored(n=8, c=10, t=4, d=4608, p=512),  # the last stage of VGG-16
     _factored(n=8, c=10, t=64, d=2304, p=256),  # its third
-    _factored(n=256, c=10, t=1, d=1024, p=1024),  # a hidden layer of the MLP
+    _factored(n=256, c=10, t=1, d=1024, p=1024),
     _linear(n=16, c=10, t=65, d=192, p=576),  # qkv of the ViT
     _conv(n=16, c=10, d=16, p=16, side=32),  # the first stage of ResNet-20
     _conv(n=16, c=10, d=64, p=64, side=8),  # its last
     _conv(n=8, c=10, d=256, p=256, side=8),  # the third stage of VGG-16
     _embedding(n=16, c=10, t=64, v=1000, p=128),
-    OpWorkload("pair_moments", {"p": 8_000_000, "runs": 1, "s": 1}, None, _moment_bytes),
-    OpWorkload("pair_moments", {"p": 1_000_000, "runs": 8, "s": 1}, None, _moment_bytes),
+    _moments(p=2_000_000, runs=1),
+    _moments(p=21_333_333, runs=1),  # 64 M elements a run
+    _moments(p=1_333_333, runs=16),  # 4 M elements a run
 )
+"""The rows of `make bench`; the first of an op is where `twophase bench` starts from."""
+
 SMOKE = (
-    OpWorkload("gram", {"batch": 0, "n": 65, "m": 0, "p": 300}, _gram_flops, _gram_bytes),
+    _gram(n=65, p=300),
     OpWorkload("symmetrize_", {"batch": 0, "n": 97}, None, _mirror_bytes),
     _factored(n=3, c=2, t=5, d=7, p=9),
     _linear(n=3, c=2, t=5, d=7, p=9),
     _conv(n=3, c=2, d=5, p=7, side=6),
     _embedding(n=3, c=2, t=5, v=4, p=9),
-    OpWorkload("pair_moments", {"p": 9001, "runs": 1, "s": 1}, None, _moment_bytes),
+    _moments(p=9001, runs=1),
 )
+"""The same ops at sizes that take no time."""
 
 
 def of_suite(suite: str) -> tuple[OpWorkload, ...]:

@@ -1,4 +1,4 @@
-"""Rows in the form of `OP_CASES` for the ops whose benchmark sizes are those of real layers."""
+"""Rows in the form of `OP_CASES`, and counts of work, for the ops whose benchmark sizes are those of real layers."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from twophase_fast import ops
-from twophase_fast.ops._cases import Inputs, OpCase, Sizes, random
+from twophase_fast.ops._case import Inputs, OpCase, Sizes, random
 
 
 def _factored(s: Sizes, dtype: torch.dtype, generator: torch.Generator) -> Inputs:
@@ -37,17 +37,26 @@ def _embedding(s: Sizes, dtype: torch.dtype, generator: torch.Generator) -> Inpu
     return {"tokens": tokens, "g": g, "tokens2": None, "g2": None, "output": "full", "padding_idx": None}
 
 
-ROWS = (
+LAYER_CASES = (
     OpCase("factored_gram", ops.factored_gram, [], _factored),
     OpCase("per_sample_grad", ops.per_sample_grad, [], _linear),
     OpCase("per_sample_conv_grad", ops.per_sample_conv_grad, [], _conv, operands=_conv_operands),
     OpCase("embedding_gram", ops.embedding_gram, [], _embedding),
 )
+"""One row per op that is measured at the sizes of a layer: n samples, c outputs, t positions, d inputs, p outputs."""
 
 
 def factored_flops(s: Sizes) -> float:
-    """N(N+1)/2 pairs of 2T²(d + C²p): the dot products of all pairs of positions, then of all pairs of classes."""
-    return s["n"] * (s["n"] + 1) * s["t"] ** 2 * (s["d"] + s["c"] ** 2 * s["p"])
+    """The least of three ways, over N(N+1)/2 pairs: factored, half-factored, and the Jacobian with its Gram product.
+
+    Per pair 2T²(d + C²p); 2T²(d + Cp) + 2TC²p; 2C²pd, and 2·N·C·T·p·d once to build the Jacobian.
+    """
+    n, c, t, d, p = (s[axis] for axis in "nctdp")
+    pairs = n * (n + 1) / 2
+    factored = pairs * 2 * t**2 * (d + c**2 * p)
+    half_factored = pairs * (2 * t**2 * (d + c * p) + 2 * t * c**2 * p)
+    materialised = pairs * 2 * c**2 * p * d + linear_flops(s)
+    return min(factored, half_factored, materialised)
 
 
 def factored_bytes(s: Sizes) -> float:
