@@ -31,10 +31,12 @@ _AT_ONCE = (16, 4)  # outputs in one batched pull-back
 _SLICE_BYTES = 256 * MIB
 _TRANSIENT_BYTES = 512 * MIB  # of one tile; larger ones are no faster
 _LIBRARY_BYTES = 36 * MIB  # work areas of the kernels, of BLAS and of the threads
+_FRAGMENTS = 1.06  # what the allocator holds, relative to what was asked for
 _FLOWING = 3  # tensors of the largest size alive while cotangents flow
 
 # Only the choice among plans rests on these; `timing` measures what `Plan.seconds` says.
-_NODE_SECONDS = 8e-6  # fixed cost of one node in a pull-back
+_NODE_SECONDS = 15e-6  # fixed cost of one node in a pull-back
+_WEIGHT_BYTES_PER_SECOND = 1e10  # weights are read once per call
 _BATCHED_NODES = 4.0  # the same under a batched call, relatively
 _BYTES_PER_SECOND = 2.5e9  # activations pulled back
 _FLOPS_PER_SECOND = 1e11
@@ -296,13 +298,13 @@ class _Bytes(NamedTuple):
 
     Attributes:
         stored: Its factor, over all samples.
-        transient: Its cotangents on their way, per sample and output.
+        arrivals: Node position -> bytes of the cotangents that arrive there, per sample and output.
         wide: The Jacobian that is materialised beside the factor.
         narrow: A narrow Jacobian, which is collected with others for one product.
     """
 
     stored: int
-    transient: int
+    arrivals: dict[int, int]
     wide: int
     narrow: int
 
@@ -362,7 +364,7 @@ class _Sizer:
             jacobian = 0
         elif wide and jacobian <= each * task.rows:
             jacobian = 0  # the Jacobian itself is kept
-        return _Bytes(each * task.samples, profile.transient_bytes, jacobian if wide else 0, 0 if wide else jacobian)
+        return _Bytes(each * task.samples, profile.arrivals, jacobian if wide else 0, 0 if wide else jacobian)
 
     def at_cuts(self, chunk: int, start: Cut | None, keep: Cut | None) -> int:
         """Bytes of the cotangents at cuts: those kept replace those used up, tile by tile."""
@@ -419,7 +421,8 @@ class _Sizer:
         flops = sum(2.0 * p.sizes.positions * p.sizes.elements for p in self.profiles if p.sizes.kind != "lookup")
         once = program.saved_bytes / _BYTES_PER_SECOND + flops / _FLOPS_PER_SECOND
         doubled = 2.0 if shape.tile == 1 and task.samples > 1 else 1.0
-        node = _NODE_SECONDS * program.nodes
+        weights = task.itemsize * sum(p.sizes.elements for p in self.profiles if p.sizes.kind != "lookup")
+        node = _NODE_SECONDS * program.nodes + weights / _WEIGHT_BYTES_PER_SECOND
         forward = tiles * chunks * node + task.samples * chunks * once * _FORWARD
         pull = calls * node * (_BATCHED_NODES if shape.at_once > 1 else 1.0) + task.samples * task.classes * once
         return doubled * sum(forward + group.share * pull for group in groups)
@@ -444,20 +447,27 @@ class _Meter:
 
     def __init__(self, sizer: _Sizer, shape: _Shape) -> None:
         self._sizer, self._shape = sizer, shape
-        self.held = sizer.task.kernel_bytes + _LIBRARY_BYTES
-        self._per_output = self._wide = self._narrow = 0
+        self._always = sizer.task.kernel_bytes + _LIBRARY_BYTES
+        self._stored = 0
+        self._arrivals: dict[int, int] = {}
+        self._wide = self._narrow = 0
 
     def add(self, more: _Bytes) -> None:
         """Add one parameter."""
-        self.held += more.stored
-        self._per_output += more.transient
+        self._stored += more.stored
+        self._arrivals.update(more.arrivals)  # parameters of one node share its cotangents
         self._wide = max(self._wide, more.wide)
         self._narrow += more.narrow
 
     @property
+    def held(self) -> int:
+        """Bytes that are held while Gram blocks are added."""
+        return self._always + self._stored
+
+    @property
     def transient(self) -> int:
         """Bytes of one tile's graph and cotangents."""
-        return self._sizer.transient(self._per_output, self._shape)
+        return self._sizer.transient(sum(self._arrivals.values()), self._shape)
 
     @property
     def slices(self) -> int:
@@ -466,9 +476,11 @@ class _Meter:
         return sides * min(self._sizer.slice_bytes, max(self._wide, self._narrow))
 
     def peak(self, start: Cut | None, keep: Cut | None) -> int:
-        """Bytes at the peak."""
-        held = self.held + self._sizer.at_cuts(self._shape.chunk, start, keep)
-        return held + max(self.transient, self.slices)
+        """Bytes at the peak; where one tile holds all samples, its cotangents are the factors."""
+        kept = 0 if self._shape.tile >= self._sizer.task.samples else self._stored
+        capture, gram = self._always + kept + self.transient, self.held + self.slices
+        at_cuts = self._sizer.at_cuts(self._shape.chunk, start, keep)
+        return int(_FRAGMENTS * (at_cuts + max(capture, gram)))
 
     def fits(self, start: Cut | None, keep: Cut | None) -> bool:
         """Whether the group fits, with a tile that is not wastefully large."""

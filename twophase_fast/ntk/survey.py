@@ -27,7 +27,7 @@ class Profile:
         sizes: Form and dimensions of its factor.
         operand_bytes: Bytes of the layer's input (or the tokens), per sample.
         cotangent_bytes: Bytes of the kept cotangents, per sample and output.
-        transient_bytes: Bytes of all cotangents its uses pull back, per sample and output.
+        arrivals: Node position -> bytes of the cotangents its uses pull back there, per sample and output.
         depth: Position of its first use in the backward order: larger is reached earlier.
         bottom: Position of its last use.
         nodes: Names of the autograd nodes of its uses.
@@ -37,7 +37,7 @@ class Profile:
     sizes: Sizes
     operand_bytes: int
     cotangent_bytes: int
-    transient_bytes: int
+    arrivals: dict[int, int]
     depth: int
     bottom: int
     nodes: tuple[str, ...]
@@ -91,7 +91,7 @@ def widest(surveys: Sequence[Sequence[Profile]]) -> list[Profile]:
     """Return one survey for both sides of a cross kernel, with the larger sizes where they differ."""
     first, *others = surveys
     by_name = {p.name: p for other in others for p in other}
-    return [max((p, by_name.get(p.name, p)), key=lambda q: (q.sizes.positions, q.transient_bytes)) for p in first]
+    return [max((p, by_name.get(p.name, p)), key=lambda q: (q.sizes.positions, sum(q.arrivals.values()))) for p in first]
 
 
 def sizes_of(factor: AnyFactor) -> Sizes:
@@ -111,7 +111,8 @@ def method_of(factor: Factor, output: str, partners: int) -> Method:
 
 def _profile(name: str, factor: AnyFactor, uses: Sequence[UseSpec], graph: Graph) -> Profile:
     own = [u for u in uses if any(name in slot.leaves for slot in u.slots)]
-    transient = sum(output_shape(graph.nodes[u.node], j).numel() for u in own for j in u.layouts)
+    per_element = graph.output.element_size() / graph.output.shape[0]
+    elements = {u.node: sum(output_shape(graph.nodes[u.node], j).numel() for j in u.layouts) for u in own}
     dense = isinstance(factor, Dense)
     depths = [graph.nodes[u.node]._sequence_nr() for u in own] or [graph.output.grad_fn._sequence_nr()]
     return Profile(
@@ -119,7 +120,7 @@ def _profile(name: str, factor: AnyFactor, uses: Sequence[UseSpec], graph: Graph
         sizes_of(factor),
         operand_bytes=0 if dense else _bytes(factor.operand),
         cotangent_bytes=0 if dense or factor.g is None else _bytes(factor.g),
-        transient_bytes=transient * graph.output.element_size() // graph.output.shape[0],
+        arrivals={node: int(count * per_element) for node, count in elements.items()},
         depth=max(depths),
         bottom=min(depths),
         nodes=tuple(u.name for u in own),
