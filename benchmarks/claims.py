@@ -12,6 +12,9 @@ MEMORY = 0.25  # of unchunked torch.func's
 ERRORS = 2.0  # times unchunked torch.func's, for "highest"
 ERROR_HIGH = 1e-5  # for "high"
 
+PREDICTED_TIME = 1.5  # the plan's seconds are within this factor
+PREDICTED_PEAK = 0.2  # and its bytes within this share
+
 Row = dict[str, Any]
 
 
@@ -98,3 +101,17 @@ def describe(result: Row) -> str:
     if result["measured_memory"] is not None:
         measured += f"; {result['measured_memory']:.2f}x the memory of {WHOLE}, at most {MEMORY:g}x"
     return f"{'holds' if result['holds'] else 'DOES NOT HOLD':14} {text}: {measured}; error {result['error']:.0e}"
+
+
+def prediction(row: Row) -> str | None:
+    """One line about what the plan said beforehand of a timed row, or None where nothing was predicted."""
+    if "predicted_seconds" not in row:
+        return None
+    time = row["predicted_seconds"] / row["seconds"]
+    text = f"{row['workload']}: predicted {row['predicted_seconds']:.2g} s, {time:.2f}x the measured time"
+    holds = 1 / PREDICTED_TIME <= time <= PREDICTED_TIME
+    if row["peak_bytes"]:
+        peak = row["predicted_peak_bytes"] / row["peak_bytes"]
+        text += f"; {row['predicted_peak_bytes'] / 1e6:.0f} MB, {peak:.2f}x the measured peak"
+        holds = holds and abs(peak - 1) <= PREDICTED_PEAK
+    return f"{'holds' if holds else 'DOES NOT HOLD':14} {text}"

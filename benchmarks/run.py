@@ -21,7 +21,7 @@ from typing import Any
 import torch
 
 from benchmarks import base, plots, readme
-from benchmarks.claims import CLAIMS, describe
+from benchmarks.claims import CLAIMS, describe, prediction
 from twophase_fast.storage.provenance import collect
 
 HERE = Path(__file__).parent
@@ -114,6 +114,8 @@ def _report(results: dict[str, Any]) -> None:
     for claim in results["claims"]:
         if claim["workload"] in ran:
             print(describe(claim))
+    for line in filter(None, map(prediction, results["entk"])):
+        print(line)
 
 
 def _save(results: dict[str, Any], path: Path) -> None:

@@ -7,6 +7,7 @@ from functools import lru_cache
 import pytest
 import torch
 
+import twophase_fast as tp
 from benchmarks import accuracy, peers
 from benchmarks.workloads import WORKLOADS, Workload
 
@@ -31,6 +32,8 @@ def test_entk(workload: Workload, peer: str, timed, rows, benchmark):
     try:
         with peers.session(peer, workload, model, x) as session:
             _measure(row, session, truth, timed)
+        if peer == peers.OURS:
+            _predict(row, workload, model, x)
     except peers.REFUSALS as error:
         if peer in (peers.OURS, peers.OURS_HIGH):
             raise
@@ -48,3 +51,9 @@ def _measure(row: dict, session: peers.Session, truth: accuracy.Truth, timed) ->
         pytest.fail(f"{row['peer']} is wrong on {row['workload']}: relative error {error:.1e}; not timed")
     row.update(status="timed", **timed(session.run, session.once))
     row["peak_bytes"] = session.peak_bytes()
+
+
+def _predict(row: dict, workload: Workload, model: torch.nn.Module, x: torch.Tensor) -> None:
+    """Note what the planner says beforehand of the same kernel."""
+    plan = tp.plan(model, x, output=workload.output)
+    row.update(predicted_seconds=plan.seconds, predicted_peak_bytes=plan.peak_bytes)

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from twophase_fast._matrix import as_matrix
     from twophase_fast.experiments import Chaos, Cone, Controls, run_experiment
     from twophase_fast.measures import kernel_regression
-    from twophase_fast.ntk import Estimate, NTKOperator, Plan, entk, entk_estimate, plan
+    from twophase_fast.ntk import Estimate, NTKOperator, Plan, calibrate, entk, entk_estimate, plan
     from twophase_fast.storage import Trajectory
     from twophase_fast.training import Tracker
 
@@ -21,6 +21,7 @@ _HOMES = {
     "entk": "ntk",
     "entk_estimate": "ntk",
     "Estimate": "ntk",
+    "calibrate": "ntk",
     "plan": "ntk",
     "NTKOperator": "ntk",
     "Plan": "ntk",
@@ -45,6 +46,7 @@ __all__ = [
     "Tracker",
     "Trajectory",
     "as_matrix",
+    "calibrate",
     "entk",
     "entk_estimate",
     "experiments",

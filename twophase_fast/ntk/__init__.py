@@ -10,6 +10,7 @@
 | `plan`, `survey`, `cost`, `memory` | which method, tile and groups; bytes and FLOPs |
 | `program` | what a forward pass keeps, and the cuts where a pull-back can stop and go on |
 | `probe`, `labels`, `uses`, `graph` | which nodes use which parameter, and whose sample each entry is |
+| `calibration`, `timing` | throughputs of this machine, cached; predicted seconds |
 | `capture`, `accumulate` | one tile's factors; adding Gram blocks |
 | `readout`, `biases` | wide readouts cut off exactly; biases carried by their layer's weight |
 | `forward`, `inputs`, `parameters`, `guards` | the function, its inputs, what is refused and restored |
@@ -22,6 +23,7 @@
 Training, storage and measures never enter this folder.
 """
 
+from twophase_fast.ntk.calibration import calibrate
 from twophase_fast.ntk.computation import Info
 from twophase_fast.ntk.empirical import entk, plan
 from twophase_fast.ntk.estimate import Estimate, entk_estimate
@@ -29,4 +31,4 @@ from twophase_fast.ntk.operator import NTKOperator
 from twophase_fast.ntk.plan import Plan
 from twophase_fast.ntk.reference import naive_entk
 
-__all__ = ["Estimate", "Info", "NTKOperator", "Plan", "entk", "entk_estimate", "naive_entk", "plan"]
+__all__ = ["Estimate", "Info", "NTKOperator", "Plan", "calibrate", "entk", "entk_estimate", "naive_entk", "plan"]

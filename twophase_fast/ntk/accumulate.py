@@ -15,6 +15,7 @@ from __future__ import annotations
 import torch
 
 from twophase_fast import ops
+from twophase_fast._pages import room
 from twophase_fast.ntk.cost import PACKED_WIDTH, Method
 from twophase_fast.rules.factors import Conv, Dense, Factor, Lookup, Outer
 
@@ -53,6 +54,7 @@ class Accumulator:
         }
         self._sum = torch.zeros(shapes[output], dtype=dtype, device=device)
         self._packed: list[tuple[torch.Tensor, torch.Tensor | None]] = []
+        self._places: dict[int, torch.Tensor] = {}
         self._chunk = slice(0, outputs)
 
     def select(self, chunk: slice) -> None:
@@ -94,11 +96,19 @@ class Accumulator:
 
     def _add_slices(self, left: Outer | Conv, right: Outer | Conv | None) -> None:
         """Materialise slices of channels, each in the place of the one before, and add their products."""
-        slices = list(left.channel_slices(self.slice_bytes))
-        places = [side and side.slice_room(slices) for side in (left, right)]
-        for piece in slices:
-            one, other = (side and side.jacobian_slice(piece, place) for side, place in zip((left, right), places))
-            self._add_jacobian(one, other)
+        sides = [left] if right is None else [left, right]
+        for piece in left.channel_slices(self.slice_bytes):
+            self._add_jacobian(
+                *[side.jacobian_slice(piece, self._place(k, piece, side)) for k, side in enumerate(sides)]
+            )
+
+    def _place(self, side: int, piece: slice, factor: Outer | Conv) -> torch.Tensor:
+        """Return memory for a slice of a side's Jacobian, which is used again for the next one."""
+        wanted, like = factor.slice_elements(piece), factor.operand
+        if side not in self._places or self._places[side].numel() < wanted:
+            self._places.pop(side, None)
+            self._places[side] = room((wanted,), like.dtype, like.device)
+        return self._places[side]
 
     def _add_dense(self, left: Dense, right: Dense | None) -> None:
         """Collect narrow Jacobians (biases, norms) for one product; add wide ones at once."""
@@ -107,16 +117,20 @@ class Accumulator:
             self._add_jacobian(*pair)
             return
         if self._packed and self._packed_bytes(pair[0]) > self.slice_bytes:
-            self.flush()
+            self._add_packed()
         self._packed.append(pair)
         if sum(j.shape[2] for j, _ in self._packed) > PACKED_WIDTH:
-            self.flush()
+            self._add_packed()
 
     def _packed_bytes(self, more: torch.Tensor) -> int:
         return sum(j.numel() * j.element_size() for j in (more, *(j for j, _ in self._packed)))
 
     def flush(self) -> None:
-        """Add the narrow Jacobians collected so far."""
+        """Add the narrow Jacobians collected so far, and let go of the memory of slices."""
+        self._places.clear()
+        self._add_packed()
+
+    def _add_packed(self) -> None:
         if not self._packed:
             return
         pairs = self._packed.copy()
@@ -127,7 +141,7 @@ class Accumulator:
         left = torch.cat([j for j, _ in pairs], 2)
         self._add_jacobian(left, None if self.symmetric else torch.cat([j for _, j in pairs], 2))
 
-    def _add_jacobian(self, left: torch.Tensor, right: torch.Tensor | None) -> None:
+    def _add_jacobian(self, left: torch.Tensor, right: torch.Tensor | None = None) -> None:
         """Add the Gram product of Jacobian slices [N, C, P]."""
         ops.gram_(self._target(), self._operand(left), None if right is None else self._operand(right))
 

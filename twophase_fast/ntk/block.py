@@ -77,9 +77,8 @@ class Block:
                 if all(name in shelf for shelf in shelves):  # elsewhere its block is zero
                     own[name].select(chunk)
                     self._add(own[name], name, [shelf.pop(name) for shelf in shelves])
-            if position + 1 < len(self._plan.groups):
-                for name in group.names:
-                    own[name].flush()
+            for name in group.names:
+                own[name].flush()
             give_back()
         self._bar.update(len(self._sides))
 

@@ -16,6 +16,7 @@ from twophase_fast._types import InputError, Precision, UnsupportedModelError
 from twophase_fast.ntk.accumulate import Accumulator
 from twophase_fast.ntk.biases import bias_partners
 from twophase_fast.ntk.block import Block, check_finite, pieces, place
+from twophase_fast.ntk.calibration import known_rates
 from twophase_fast.ntk.capture import capture
 from twophase_fast.ntk.forward import Function
 from twophase_fast.ntk.inputs import Batch
@@ -80,6 +81,7 @@ class Computation:
         directions: [K, C]: take the kernel of the K outputs sum_c directions[k, c] f_c instead of the C outputs.
         reserved: Bytes the caller holds meanwhile, out of the same budget.
         side: Samples per block of a kernel that the caller takes block by block, at most.
+        shares: Devices that each hold an equal part of the kernel (for a plan only).
     """
 
     def __init__(
@@ -95,11 +97,12 @@ class Computation:
         directions: torch.Tensor | None = None,
         reserved: int = 0,
         side: int | None = None,
+        shares: int = 1,
     ) -> None:
         self.function, self.left, self.right = function, left, right
         self.summed, self.output = output == "sum", "trace" if output == "sum" else output
         self.tile, self.budget, self.reserved, self.per_parameter = tile, budget, reserved, per_parameter
-        self.side = side
+        self.side, self.shares = side, shares
         self.info = Info()
         self.readout: Readout | None = None
         self.directions = directions  # [K, C]; None stands for the identity
@@ -129,7 +132,10 @@ class Computation:
             if len(set(counts)) > 1:
                 raise InputError(f"x1 gives {counts[0]} outputs and x2 gives {counts[1]}; they must agree")
             self._choose_directions(counts[0])
-            self._make_plan(sides, timer)
+            profiles, program = self._make_plan(sides)
+        if timer is not None and program is not None:
+            self.info.plan = timer(self, profiles, program)
+        with self.info.timed("probe"):
             self.structures = [structure.without_graphs() for structure in self.structures]
             give_back()
         return self.info.plan
@@ -208,9 +214,8 @@ class Computation:
         tiles = sum(len(pieces(s.stop - s.start, plan.tile)) for s in sides)
         return len(plan.groups) * len(plan.chunks) * (tiles + len(sides))
 
-    def _make_plan(
-        self, sides: Sequence[Batch], timer: Callable[[Computation, Sequence[Profile], Program], Plan] | None
-    ) -> None:
+    def _make_plan(self, sides: Sequence[Batch]) -> tuple[list[Profile], Program | None]:
+        """Choose the plan and return what it was made of; nothing for a program that depends on the data."""
         task = self._task()
         if any(s.signature is None for s in self.structures):
             largest = max(task.rows, task.partners)
@@ -218,7 +223,7 @@ class Computation:
             self.info.looped = "the program depends on the data"
             groups = (Group(tuple(self.function.parameters)),)
             self.info.plan = Plan(task, side, tile, task.classes, 1, groups, {}, _IRREGULAR_SLICE, 0)
-            return
+            return [], None
         budget = self.budget
         if budget is None:
             budget = int(free_bytes(self.function.device) * DEFAULT_SHARE)
@@ -227,12 +232,18 @@ class Computation:
         program = widest_program(list(described))
         self.info.looped = can_batch(self.structures[0], self.readout) if task.classes > 1 else "one output"
         self.info.plan = make_plan(
-            profiles, task, program, budget=budget, tile=self.tile, batched=not self.info.looped, side=self.side
+            profiles,
+            task,
+            program,
+            budget=budget,
+            tile=self.tile,
+            batched=not self.info.looped,
+            side=self.side,
+            rates=known_rates(self.function.device),
         )
         if not self.per_parameter:
             self.partners = bias_partners(self.structures[0], self.info.plan.methods)
-        if timer is not None:
-            self.info.plan = timer(self, profiles, program)
+        return profiles, program
 
     def _task(self) -> Task:
         """Return the kernel that is wanted, over the directions that are pulled back."""
@@ -244,6 +255,7 @@ class Computation:
             self.function.dtype.itemsize,
             kernels=len(self.function.parameters) if self.per_parameter else 1,
             reserved=self.reserved,
+            shares=self.shares,
         )
 
     @property

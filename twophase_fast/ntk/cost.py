@@ -5,14 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from twophase_fast.ntk.calibration import DEFAULT, Rates
+
 PACKED_WIDTH = 8192
 """Columns of narrow Jacobians (biases, norms) that are collected for one product."""
 
 Method = Literal["factored", "lookup", "materialise", "structured"]
-
-# Throughput relative to a dense Gram product; replaced by measured ratios where a calibration exists.
-_FACTORED_SPEED = 0.7
-_BUILD_SPEED = 0.7
 
 
 @dataclass(frozen=True)
@@ -71,15 +69,33 @@ class Sizes:
             return self.structured_flops()
         return self.gram_flops(classes, output) + self.build_flops(classes) * (1 / samples + 1 / partners)
 
-    def choose(self, output: str, classes: int, samples: int, partners: int) -> Method:
-        """Return the cheapest method."""
+    def gram_seconds(
+        self, method: Method, output: str, classes: int, samples: int, partners: int, rates: Rates
+    ) -> float:
+        """Return the predicted seconds per pair of samples, building not included."""
+        if method == "factored":
+            return self.factored_flops(classes, output) / rates.factored(self.positions, classes)
+        if method == "lookup":
+            return self.lookup_flops(classes, output) / rates.factored(1, classes)
+        if method == "structured":
+            return self.structured_flops() / rates.at("gram", min(samples, partners))
+        rows = min(samples, partners) * (classes if output == "full" else 1)
+        return self.gram_flops(classes, output) / rates.at("gram", rows)
+
+    def build_seconds(self, classes: int, rates: Rates) -> float:
+        """Return the predicted seconds of materialising one sample's Jacobian."""
+        return self.build_flops(classes) / rates.at("conv_build" if self.kind == "conv" else "build", self.positions)
+
+    def choose(self, output: str, classes: int, samples: int, partners: int, rates: Rates = DEFAULT) -> Method:
+        """Return the method with the least predicted time."""
         if self.kind in ("lookup", "readout"):
             return "lookup" if self.kind == "lookup" else "structured"
         if not self.factors:
             return "materialise"
-        build = self.build_flops(classes) * (1 / samples + 1 / partners) / _BUILD_SPEED
-        dense = self.gram_flops(classes, output) + build
-        return "factored" if self.factored_flops(classes, output) / _FACTORED_SPEED < dense else "materialise"
+        sizes = (output, classes, samples, partners, rates)
+        build = self.build_seconds(classes, rates) * (1 / samples + 1 / partners)
+        dense = self.gram_seconds("materialise", *sizes) + build
+        return "factored" if self.gram_seconds("factored", *sizes) < dense else "materialise"
 
 
 def _pairs(classes: int, output: str) -> int:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
 from torch import nn
 
 from twophase_fast._types import InputError, Output, ParameterFilter, Precision, UnsupportedModelError
+from twophase_fast.ntk.calibration import calibrate
 from twophase_fast.ntk.computation import Computation
 from twophase_fast.ntk.forward import Function
 from twophase_fast.ntk.guards import check_model, preserved
@@ -19,9 +21,11 @@ from twophase_fast.ntk.memory import parse_bytes
 from twophase_fast.ntk.parameters import select_parameters
 from twophase_fast.ntk.plan import Plan
 from twophase_fast.ntk.stream import fill
+from twophase_fast.ntk.timing import device_named, predict
 from twophase_fast.ntk.verify import verify_entries
 
 _OUTPUTS = ("full", "trace", "diagonal", "sum")
+_USABLE = 0.9  # of a device's memory
 _PRECISIONS = ("highest", "high", "medium")
 
 
@@ -138,8 +142,13 @@ def plan(
     per_parameter: bool = False,
     memory_budget: int | str | None = None,
     tile: int | None = None,
+    world_size: int = 1,
+    profile: str | None = None,
 ) -> Plan:
-    """Return how `entk` would compute the kernel, after two forward passes on a few samples; `print` it.
+    """Return how `entk` would compute the kernel, what it takes and how long; `print` it.
+
+    After tiny forward passes and one timed pass of one tile; the first call on a machine measures the ops' throughputs
+    (about three seconds, cached: `tp.calibrate(refresh=True)` measures again).
 
     Args:
         model: As in `entk`, like every argument below.
@@ -153,9 +162,14 @@ def plan(
         per_parameter: Plan one kernel per parameter.
         memory_budget: Bytes the computation may take.
         tile: Samples per forward pass.
+        world_size: Devices that share the work: each runs the passes of its part of the samples, all exchange their
+            factors, and each adds and holds an equal part of the kernel.
+        profile: Predict for a device that is not at hand (`a100-40gb`, `a100-80gb`, `h100-80gb`, `h200-141gb`), from
+            its data sheet and 60 % efficiency; its memory less the model's is then the default budget. None: this one.
 
     Returns:
-        A `Plan`: tile, groups, and per parameter its method, FLOPs and bytes.
+        A `Plan`: tile, groups, and per parameter its method, FLOPs, bytes and seconds; `total_flops`, `peak_bytes` (of
+        each device), `seconds`.
 
     Raises:
         InputError: Bad inputs or options, or a budget too small for one sample of one parameter.
@@ -166,12 +180,33 @@ def plan(
     function = Function(model, output_fn, select_parameters(model, params))
     left = make_batch(x1, targets, name="x1", device=function.device)
     right = None if x2 is None else make_batch(x2, targets2, name="x2", device=function.device)
+    if not isinstance(world_size, int) or world_size < 1:
+        raise InputError(f"world_size={world_size!r}; expected a number of devices, 1 or more")
+    if profile is None:
+        calibrate(function.device)
+    elif budget is None:
+        budget = _memory_left(profile, model)
     with preserved(model, function.device):
-        computation = Computation(function, left, right, output, tile, budget, per_parameter=per_parameter)
-        made = computation.prepare()
+        computation = Computation(
+            function, left, right, output, tile, budget, per_parameter=per_parameter, shares=world_size
+        )
+        made = computation.prepare(partial(predict, profile=profile))
     if not made.rows:
         raise UnsupportedModelError("the model's program depends on the data, so nothing can be planned beforehand")
     return made
+
+
+def _memory_left(profile: str, model: nn.Module) -> int:
+    """Return the bytes of a named device that a model leaves free.
+
+    Raises:
+        InputError: None.
+    """
+    tensors = [*model.parameters(), *model.buffers()]
+    left = int(_USABLE * device_named(profile).memory) - sum(t.numel() * t.element_size() for t in tensors)
+    if left <= 0:
+        raise InputError(f"the model alone does not fit a {profile}; shard it over more devices first")
+    return left
 
 
 def _check_options(

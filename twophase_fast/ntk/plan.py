@@ -20,6 +20,7 @@ from itertools import product
 from typing import NamedTuple
 
 from twophase_fast._types import InputError
+from twophase_fast.ntk.calibration import DEFAULT, Rates
 from twophase_fast.ntk.cost import PACKED_WIDTH, Method
 from twophase_fast.ntk.program import Cut, Program
 from twophase_fast.ntk.survey import Profile
@@ -55,6 +56,7 @@ class Task:
         itemsize: Bytes per number.
         kernels: Kernels held at once (one, or one per parameter).
         reserved: Bytes the caller holds beside them.
+        shares: Devices that each hold an equal part of the kernels.
     """
 
     rows: int
@@ -64,6 +66,7 @@ class Task:
     itemsize: int
     kernels: int = 1
     reserved: int = 0
+    shares: int = 1
 
     @property
     def samples(self) -> int:
@@ -88,7 +91,7 @@ class Task:
     @property
     def kernel_bytes(self) -> int:
         """Bytes of the kernels and of what is reserved."""
-        return self.rows * self.partners * self.entry_bytes * self.kernels + self.reserved
+        return self.rows * self.partners * self.entry_bytes * self.kernels // self.shares + self.reserved
 
     def block(self, side: int, *, streamed: bool) -> Task:
         """Return the task of one block of `side` samples against as many others.
@@ -224,6 +227,7 @@ def make_plan(
     tile: int | None = None,
     batched: bool = False,
     side: int | None = None,
+    rates: Rates = DEFAULT,
 ) -> Plan:
     """Return the plan with the least predicted time that fits.
 
@@ -235,6 +239,7 @@ def make_plan(
         tile: Samples per forward pass, or None to choose.
         batched: Whether several outputs can be pulled back in one call.
         side: Samples per block of a kernel that is streamed, at most; None: the kernel is held in memory.
+        rates: Throughputs of the ops, which decide between methods.
 
     Raises:
         InputError: Not even one sample of one parameter fits; the message says the smallest budget that works.
@@ -243,16 +248,16 @@ def make_plan(
     best, least = None, math.inf
     for size in _sides(min(side or largest, largest)):
         part = task if size >= largest else task.block(size, streamed=streamed)
-        found, seconds = _Sizer(profiles, part, program, budget, batched=batched).best(tile)
+        found, seconds = _Sizer(profiles, part, program, budget, batched=batched, rates=rates).best(tile)
         seconds *= 1.0 if size >= largest else task.blocks(size)
         if found is not None and seconds < least:
             best, least = replace(found, task=task, side=size), seconds
         if best is not None and seconds > least:
             break
     if best is not None:
-        return _with_rows(best, profiles)
+        return _with_rows(best, profiles, rates)
     part = task if largest == 1 else task.block(1, streamed=streamed)
-    smallest = _Sizer(profiles, part, program, budget, batched=batched).smallest(tile)
+    smallest = _Sizer(profiles, part, program, budget, batched=batched, rates=rates).smallest(tile)
     raise InputError(
         f"memory_budget={budget} bytes ({budget / MIB:.0f} MiB) is too small for this kernel; the smallest that "
         f"works is {smallest} bytes ({smallest / MIB:.0f} MiB) over model and inputs"
@@ -267,14 +272,14 @@ def _sides(largest: int) -> list[int]:
     return sides
 
 
-def _with_rows(plan: Plan, profiles: Sequence[Profile]) -> Plan:
+def _with_rows(plan: Plan, profiles: Sequence[Profile], rates: Rates) -> Plan:
     """Return the plan with one row per parameter."""
     task, by_name = plan.task, {p.name: p for p in profiles}
     rows, methods = [], {}
     for index, group in enumerate(plan.groups):
         for p in (by_name[name] for name in group.names):
             partners = min(plan.side, task.rows), min(plan.side, task.partners)
-            method = p.sizes.choose(task.output, plan.chunk, *partners)
+            method = p.sizes.choose(task.output, plan.chunk, *partners, rates)
             flops = p.sizes.flops(method, task.output, task.classes, *partners) * task.pairs
             s = p.sizes
             stored = p.stored_bytes(plan.chunk, task.itemsize) * min(plan.side * 2, task.samples)
@@ -313,10 +318,17 @@ class _Sizer:
     """Predicts bytes and time for tiles, chunks of outputs and groups of parameters of one block of samples."""
 
     def __init__(
-        self, profiles: Sequence[Profile], task: Task, program: Program, budget: int, *, batched: bool
+        self,
+        profiles: Sequence[Profile],
+        task: Task,
+        program: Program,
+        budget: int,
+        *,
+        batched: bool,
+        rates: Rates,
     ) -> None:
         self.profiles, self.task, self.program, self.budget = list(profiles), task, program, budget
-        self.batched = batched
+        self.batched, self.rates = batched, rates
         self._bytes: dict[int, list[_Bytes]] = {}
         self.slice_bytes = min(_SLICE_BYTES, max(budget // 6, 1))
 
@@ -360,7 +372,7 @@ class _Sizer:
         each = profile.stored_bytes(chunk, task.itemsize)
         jacobian = elements * chunk * task.itemsize * task.rows
         wide = elements > PACKED_WIDTH
-        if profile.sizes.choose(task.output, chunk, task.rows, task.partners) != "materialise":
+        if profile.sizes.choose(task.output, chunk, task.rows, task.partners, self.rates) != "materialise":
             jacobian = 0
         elif wide and jacobian <= each * task.rows:
             jacobian = 0  # the Jacobian itself is kept
@@ -439,7 +451,7 @@ class _Sizer:
         return high
 
     def _with(self, budget: int) -> _Sizer:
-        return _Sizer(self.profiles, self.task, self.program, budget, batched=self.batched)
+        return _Sizer(self.profiles, self.task, self.program, budget, batched=self.batched, rates=self.rates)
 
 
 class _Meter:

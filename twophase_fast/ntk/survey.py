@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import torch
 
+from twophase_fast.ntk.calibration import known_rates
 from twophase_fast.ntk.capture import AnyFactor, Section, Seeds, body_factors, capture_features, pull_back
 from twophase_fast.ntk.cost import Method, Sizes
 from twophase_fast.ntk.forward import Function
@@ -91,7 +92,9 @@ def widest(surveys: Sequence[Sequence[Profile]]) -> list[Profile]:
     """Return one survey for both sides of a cross kernel, with the larger sizes where they differ."""
     first, *others = surveys
     by_name = {p.name: p for other in others for p in other}
-    return [max((p, by_name.get(p.name, p)), key=lambda q: (q.sizes.positions, sum(q.arrivals.values()))) for p in first]
+    return [
+        max((p, by_name.get(p.name, p)), key=lambda q: (q.sizes.positions, sum(q.arrivals.values()))) for p in first
+    ]
 
 
 def sizes_of(factor: AnyFactor) -> Sizes:
@@ -106,7 +109,8 @@ def sizes_of(factor: AnyFactor) -> Sizes:
 def method_of(factor: Factor, output: str, partners: int) -> Method:
     """Return the cheapest method for a factor in hand (programs that depend on the data have no profiles)."""
     classes = factor.operand.shape[1] if isinstance(factor, Dense) else factor.g.shape[1]
-    return sizes_of(factor).choose(output, classes, factor.samples, partners)
+    rates = known_rates(factor.operand.device)
+    return sizes_of(factor).choose(output, classes, factor.samples, partners, rates)
 
 
 def _profile(name: str, factor: AnyFactor, uses: Sequence[UseSpec], graph: Graph) -> Profile:

@@ -13,14 +13,12 @@ Every factor can be materialised (`dense`). `combine` joins the uses of one para
 from __future__ import annotations
 
 import itertools
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 
 import torch
 
 from twophase_fast import ops
-from twophase_fast._pages import room
 
 
 @dataclass(frozen=True)
@@ -106,14 +104,14 @@ class Outer:
         per_channel = self.samples * self.g.shape[1] * self.a.shape[2] * self.a.element_size()
         yield from _even_slices(self.g.shape[3], limit // max(per_channel, 1))
 
-    def slice_room(self, slices: Sequence[slice]) -> torch.Tensor:
-        """Return memory [elements] for the widest of these slices' Jacobians."""
-        return _slice_room(self.g, slices, self.samples * self.g.shape[1] * self.a.shape[2])
+    def slice_elements(self, channels: slice) -> int:
+        """Return the number of elements of the Jacobian of some outputs."""
+        return self.samples * self.g.shape[1] * (channels.stop - channels.start) * self.a.shape[2]
 
     def jacobian_slice(self, channels: slice, place: torch.Tensor) -> torch.Tensor:
         """Return the Jacobian of some outputs in `place`, [N, C, P], entries in the order (output, input)."""
         shape = (self.samples, self.g.shape[1], channels.stop - channels.start, self.a.shape[2])
-        out = place[: math.prod(shape)].view(shape)
+        out = place[: self.slice_elements(channels)].view(shape)
         return ops.per_sample_grad(self.a, self.g[..., channels], out=out).flatten(2)
 
     def joins(self, other: Outer) -> bool:
@@ -187,14 +185,14 @@ class Conv:
         step = limit // max(per_channel, 1) if self.groups == 1 else self.g.shape[2]
         yield from _even_slices(self.g.shape[2], step)
 
-    def slice_room(self, slices: Sequence[slice]) -> torch.Tensor:
-        """Return memory [elements] for the widest of these slices' Jacobians."""
-        return _slice_room(self.g, slices, self.samples * self.g.shape[1] * self.shape[1:].numel())
+    def slice_elements(self, channels: slice) -> int:
+        """Return the number of elements of the Jacobian of some output channels."""
+        return self.samples * self.g.shape[1] * (channels.stop - channels.start) * self.shape[1:].numel()
 
     def jacobian_slice(self, channels: slice, place: torch.Tensor) -> torch.Tensor:
         """Return the Jacobian of some output channels in `place`, [N, C, P]."""
         shape = (self.samples, self.g.shape[1], channels.stop - channels.start, *self.shape[1:])
-        return self.dense(channels, place[: math.prod(shape)].view(shape)).flatten(2)
+        return self.dense(channels, place[: self.slice_elements(channels)].view(shape)).flatten(2)
 
     def unfold(self) -> Outer:
         """Return the same factor with explicit patches (groups = 1, two spatial axes)."""
@@ -323,11 +321,6 @@ def _padded(tensor: torch.Tensor, axis: int, size: int, value: int) -> torch.Ten
     shape = list(tensor.shape)
     shape[axis] = size - shape[axis]
     return torch.cat([tensor, tensor.new_full(shape, value)], axis)
-
-
-def _slice_room(like: torch.Tensor, slices: Sequence[slice], per_channel: int) -> torch.Tensor:
-    widest = max(piece.stop - piece.start for piece in slices)
-    return room((widest * per_channel,), like.dtype, like.device)
 
 
 def _even_slices(size: int, step: int) -> Iterator[slice]:
