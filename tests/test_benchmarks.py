@@ -13,7 +13,7 @@ import torch
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from benchmarks import accuracy, jax_peer, memory, op_rivals, peers, readme, truth
-from benchmarks.claims import CLAIMS, Claim, describe
+from benchmarks.claims import CLAIMS, Claim, describe, prediction
 from benchmarks.workloads import WORKLOADS, of_suite
 from twophase_fast.ntk import naive_entk
 from twophase_fast.ops._workloads import DEFAULT, SMOKE
@@ -192,3 +192,13 @@ def test_a_page_without_markers_is_refused(tmp_path):
         with pytest.raises(ValueError, match="needs one line"):
             readme.update(page, "x")
         assert page.read_text() == content
+
+
+@pytest.mark.parametrize(
+    ("seconds", "peak", "holds"), [(1.0, 100, True), (1.6, 100, False), (0.6, 100, False), (1.0, 75, False)]
+)
+def test_predictions_are_held_against_what_was_measured(seconds, peak, holds):
+    row = {"workload": "w", "seconds": seconds, "peak_bytes": peak, "predicted_seconds": 1.0}
+    line = prediction({**row, "predicted_peak_bytes": 100})
+    assert line.startswith("holds" if holds else "DOES NOT HOLD")
+    assert prediction({"workload": "w", "seconds": 1.0}) is None

@@ -6,7 +6,7 @@ import pytest
 import torch
 from click.testing import CliRunner
 
-from twophase_fast import _native
+from twophase_fast import _native, ntk
 from twophase_fast.cli import main
 from twophase_fast.ops import _dispatch
 
@@ -69,3 +69,10 @@ def test_unknown_setting_fails_with_its_name(monkeypatch):
 def test_no_gpu_is_a_reason(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert "torch sees no GPU" in json.loads(invoke("--json").output)["backends"]["triton"]
+
+
+def test_calibrate_measures_anew(monkeypatch):
+    calls = []
+    monkeypatch.setattr(ntk, "calibrate", lambda **options: calls.append(options))
+    assert invoke("--calibrate").exit_code == 0
+    assert calls == [{"refresh": True}]

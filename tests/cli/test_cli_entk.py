@@ -149,3 +149,15 @@ def test_dry_run_prints_the_plan_and_writes_nothing(tmp_path, monkeypatch, input
     assert result.exit_code == 0, result.stderr
     assert "0.weight" in result.output
     assert sorted(tmp_path.iterdir()) == before
+
+
+def test_dry_run_plans_for_devices_that_are_not_at_hand(inputs):
+    result = invoke("their_models:build", inputs, "--dry-run", "--profile", "h100-80gb", "--world-size", "4")
+    assert result.exit_code == 0, result.stderr
+    assert "4 x h100-80gb" in result.output
+
+
+def test_devices_without_a_dry_run_are_bad_usage(tmp_path, inputs):
+    result = invoke("their_models:build", inputs, "--out", tmp_path / "k.npy", "--world-size", "4")
+    assert result.exit_code == 2
+    assert "--dry-run" in result.stderr

@@ -20,11 +20,16 @@ OPENMP_NAMES = ("libgomp", "libiomp", "libomp")
 
 @click.command("doctor", cls=Command, example="twophase doctor\ntwophase doctor --json")
 @json_option
-def command(as_json: bool) -> None:
+@click.option("--calibrate", is_flag=True, help="Measure the ops' throughputs anew; plans rest on them.")
+def command(as_json: bool, calibrate: bool) -> None:
     """Say what this machine can do, which backend runs each op, and why not the others.
 
     Paste the output into a bug report.
     """
+    if calibrate:
+        from twophase_fast.ntk import calibrate as measure
+
+        measure(refresh=True)
     found = examine()
     click.echo(json.dumps(found, indent=2) if as_json else "\n".join(_lines(found)))
 

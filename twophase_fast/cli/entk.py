@@ -65,7 +65,11 @@ def _size(_: click.Context, __: click.Parameter, text: str | None) -> int | None
 @click.option(
     "--data-dir", type=click.Path(path_type=Path), metavar="FOLDER", help="Where Fashion-MNIST or CIFAR-10 is."
 )
-@click.option("--dry-run", is_flag=True, help="Print the plan (methods, FLOPs, bytes) and compute nothing.")
+@click.option("--dry-run", is_flag=True, help="Print the plan (methods, FLOPs, bytes, seconds) and compute nothing.")
+@click.option("--profile", metavar="DEVICE", help="Plan for a device that is not at hand, such as h100-80gb.")
+@click.option(
+    "--world-size", type=click.IntRange(1), default=1, show_default=True, help="Plan for so many devices together."
+)
 @overwrite_option
 def command(
     model: str,
@@ -79,6 +83,8 @@ def command(
     arguments: tuple[str, ...],
     data_dir: Path | None,
     dry_run: bool,
+    profile: str | None,
+    world_size: int,
     overwrite: bool,
 ) -> None:
     """Compute the empirical neural tangent kernel of MODEL on DATA.
@@ -89,6 +95,7 @@ def command(
     DATA is a data set's name (fashion-mnist-subset, fashion-mnist, cifar10: its test images), or a file with the
     samples on the first axis: .npy, .npz (one array) or .pt (one tensor).
     """
+    _check_devices(dry_run, profile, world_size)
     target = None if dry_run else _checked_target(out, overwrite)
     module = _model(model, seed, arguments)
     samples = _match(_samples(data, count, data_dir), module)
@@ -96,12 +103,23 @@ def command(
     if target is None:
         from twophase_fast.ntk import plan
 
-        click.echo(plan(module, samples, output=output, memory_budget=memory_budget))  # type: ignore[arg-type]
+        options = {"memory_budget": memory_budget, "world_size": world_size, "profile": profile}
+        click.echo(plan(module, samples, output=output, **options))  # type: ignore[arg-type]
         return
     kernel = _compute(module, samples, output, precision, memory_budget)
     config = {"model": model, "data": data, "seed": seed, "output": output, "precision": precision}
     _write(target, kernel, samples, config, overwrite)
     click.echo(f"wrote {target}: {output} kernel {'×'.join(map(str, kernel.shape))}, {str(kernel.dtype)[6:]}")
+
+
+def _check_devices(dry_run: bool, profile: str | None, world_size: int) -> None:
+    """Refuse devices that are not at hand, unless only a plan is wanted.
+
+    Raises:
+        UsageError: A kernel shall be computed on them.
+    """
+    if not dry_run and (profile is not None or world_size > 1):
+        raise click.UsageError("--profile and --world-size are for a plan; add --dry-run")
 
 
 def _checked_target(out: Path | None, overwrite: bool) -> Path:
