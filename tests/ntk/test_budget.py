@@ -1,7 +1,6 @@
 """Budgets: the plan follows them, the result does not change, and an impossible one says what would work."""
 
 import re
-import sys
 
 import pytest
 import torch
@@ -12,11 +11,8 @@ from twophase_fast import zoo
 from twophase_fast._model_cases import MODEL_CASES
 from twophase_fast._pages import resident_bytes, room
 from twophase_fast._types import InputError
-from twophase_fast.ntk import capture
+from twophase_fast.ntk import capture, planner
 from twophase_fast.ntk.memory import parse_bytes
-from twophase_fast.ntk.plan import make_plan
-
-plan_module = sys.modules[make_plan.__module__]
 
 
 def images(n, size=16):
@@ -61,7 +57,7 @@ def parts(plan):
 @pytest.fixture
 def no_overhead(monkeypatch):
     """Let tiny models feel a budget: count only what grows with them."""
-    monkeypatch.setattr(plan_module, "_LIBRARY_BYTES", 0)
+    monkeypatch.setattr(planner, "_LIBRARY_BYTES", 0)
 
 
 @pytest.mark.parametrize("output", ["full", "trace", "diagonal", "sum"])

@@ -16,7 +16,6 @@ from dataclasses import replace
 
 import torch
 
-from twophase_fast.ntk.cost import Method
 from twophase_fast.ntk.probe import Structure
 from twophase_fast.ntk.uses import UseSpec
 from twophase_fast.rules.factors import Factor, Outer
@@ -24,15 +23,11 @@ from twophase_fast.rules.factors import Factor, Outer
 _BIAS, _WEIGHT = 0, 2
 
 
-def bias_partners(structure: Structure, methods: Mapping[str, Method]) -> dict[str, str]:
-    """Return bias -> weight for every affine layer whose two parameters have this use only and a factored block."""
+def bias_partners(structure: Structure) -> dict[str, str]:
+    """Return bias -> weight for every affine layer whose two parameters have this use only."""
     uses = Counter(leaf for use in structure.uses for slot in use.slots for leaf in slot.leaves)
     pairs = (_pair(structure, use) for use in structure.uses if use.name == "AddmmBackward0")
-    return {
-        bias: weight
-        for bias, weight in filter(None, pairs)
-        if uses[bias] == uses[weight] == 1 and methods.get(weight) == "factored"
-    }
+    return {bias: weight for bias, weight in filter(None, pairs) if uses[bias] == uses[weight] == 1}
 
 
 def _pair(structure: Structure, use: UseSpec) -> tuple[str, str] | None:

@@ -21,7 +21,8 @@ from twophase_fast.ntk.capture import capture
 from twophase_fast.ntk.forward import Function
 from twophase_fast.ntk.inputs import Batch
 from twophase_fast.ntk.memory import DEFAULT_SHARE, free_bytes
-from twophase_fast.ntk.plan import Group, Plan, Task, make_plan
+from twophase_fast.ntk.plan import Group, Plan, Task
+from twophase_fast.ntk.planner import make_plan
 from twophase_fast.ntk.probe import Structure, probe
 from twophase_fast.ntk.program import Program, describe, widest_program
 from twophase_fast.ntk.readout import LiftedAccumulator, Readout, find_readout
@@ -29,7 +30,7 @@ from twophase_fast.ntk.survey import Profile, can_batch, survey, widest
 
 _IRREGULAR_SLICE = 256 * 2**20
 _IRREGULAR_TILE = 64
-_FULL = 0.85  # of the budget in use: from here on free memory is returned after every tile
+_FULL = 0.92  # of the budget in use: from here on free memory is returned after every tile
 
 
 @dataclass
@@ -231,6 +232,7 @@ class Computation:
         described = (describe(self.function, b, s, self.readout) for b, s in zip(sides, self.structures))
         program = widest_program(list(described))
         self.info.looped = can_batch(self.structures[0], self.readout) if task.classes > 1 else "one output"
+        carried = {} if self.per_parameter else bias_partners(self.structures[0])
         self.info.plan = make_plan(
             profiles,
             task,
@@ -240,9 +242,10 @@ class Computation:
             batched=not self.info.looped,
             side=self.side,
             rates=known_rates(self.function.device),
+            carried=carried,
         )
-        if not self.per_parameter:
-            self.partners = bias_partners(self.structures[0], self.info.plan.methods)
+        methods = self.info.plan.methods
+        self.partners = {bias: weight for bias, weight in carried.items() if methods.get(weight) == "factored"}
         return profiles, program
 
     def _task(self) -> Task:

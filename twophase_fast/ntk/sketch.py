@@ -26,7 +26,8 @@ from twophase_fast.ntk.capture import Section, capture_section
 from twophase_fast.ntk.computation import Computation
 from twophase_fast.ntk.forward import Function
 from twophase_fast.ntk.inputs import Batch
-from twophase_fast.ntk.plan import Group, Plan, Task, make_plan
+from twophase_fast.ntk.plan import Group, Plan, Task
+from twophase_fast.ntk.planner import make_plan
 from twophase_fast.ntk.probe import Structure, probe
 from twophase_fast.ntk.program import describe, widest_program
 from twophase_fast.ntk.projection import CELL, Projection
