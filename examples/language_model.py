@@ -1,0 +1,65 @@
+"""The kernel of a language model of GPT-2's size (124 M parameters) on 64 sequences of 64 tokens, inside 8 GB.
+
+The model is the one of transformers, unmodified, its word embedding tied to the readout; its weights are random, so
+nothing is downloaded. Tokens are drawn by Zipf's law. The output is the margin of the next token over another one:
+
+    f(x) = logit of the token that follows - logit of another token        (at the last position)
+
+    pip install transformers
+    python examples/language_model.py
+
+In float32 the Jacobian alone would take 32 GB.
+"""
+
+import argparse
+import sys
+import time
+from pathlib import Path
+
+import torch
+from transformers import GPT2Config, GPT2LMHeadModel
+
+import twophase_fast as tp
+
+sys.path.append(str(Path(__file__).parents[1]))  # benchmarks/ lies beside examples/
+from benchmarks.resident import peak_increase
+
+
+def zipf_tokens(vocabulary: int, count: int, length: int) -> torch.Tensor:
+    """Return [count, length] token ids, each with a probability of one over its rank."""
+    shares = 1 / torch.arange(1.0, vocabulary + 1)
+    return torch.multinomial(shares, count * length, replacement=True).reshape(count, length)
+
+
+def margin(output, candidates: torch.Tensor) -> torch.Tensor:
+    """Return [N]: the last position's logit of the first candidate less that of the second."""
+    logits = output.logits[:, -1].gather(1, candidates)  # [N, 2]
+    return logits[:, 0] - logits[:, 1]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="2 layers of width 32 and 6 sequences, inside 200 MB")
+    quick = parser.parse_args().quick
+    shape = {"vocab_size": 500, "n_layer": 2, "n_embd": 32, "n_head": 4} if quick else {}  # else GPT-2 small
+    count, length, budget = (6, 12, "200 MB") if quick else (64, 64, "8 GB")
+
+    torch.manual_seed(0)
+    model = GPT2LMHeadModel(GPT2Config(bos_token_id=None, eos_token_id=None, **shape)).eval()  # eval: dropout off
+    tokens = zipf_tokens(model.config.vocab_size, count, length + 2)
+    x = {"input_ids": tokens[:, :length]}
+    settings = {"output_fn": margin, "targets": tokens[:, length:], "memory_budget": budget}
+    print(tp.plan(model, x, **settings))
+
+    started = time.perf_counter()
+    kernel, peak = peak_increase(lambda: tp.entk(model, x, **settings))
+    seconds = time.perf_counter() - started
+    spectrum = tp.measures.spectrum(kernel)
+    top = ", ".join(f"{share:.1%}" for share in spectrum.eigenvalues[:5] / spectrum.trace)
+    print(f"trace {spectrum.trace:.4g}; effective rank {spectrum.effective_rank:.1f} of {count}; top eigenvalues {top}")
+    print(f"{sum(p.numel() for p in model.parameters()) / 1e6:.1f} M parameters, {count} sequences of {length}", end=" ")
+    print(f"tokens: {seconds:.1f} s, peak {(peak or 0) / 1e9:.2f} GB of a budget of {budget}")
+
+
+if __name__ == "__main__":
+    main()
