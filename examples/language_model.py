@@ -7,7 +7,8 @@ drawn by Zipf's law. The output is the margin of the next token a over another t
 
 The margin needs two rows of the table, so `output_fn` looks them up. Both uses of the table are then look-ups, whose
 Jacobians are sparse. With --all-logits the same margin is read off all 50,257 logits: the same kernel, but the engine
-then adds a look-up and a matrix product of one table as dense Jacobians, 154 MB per sample.
+then adds a look-up and a matrix product of one table as dense Jacobians, 154 MB per sample, and cuts the kernel into 10
+blocks to stay inside 8 GB (planned: 7.16 GB; a run was stopped after 4 minutes, so time and peak are not known).
 
     pip install transformers
     python examples/language_model.py
