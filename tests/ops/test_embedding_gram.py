@@ -66,6 +66,7 @@ BAD = [
     (lambda k, g: (k, g, k, g[..., :2]), {}, r"outputs"),
     (lambda k, g: (k, g), {"padding_idx": -1}, r"padding_idx=-1"),
     (lambda k, g: (k, g), {"output": "sum"}, r"output='sum'"),
+    (lambda k, g: (k, g), {"precision": "fast"}, r"precision='fast'"),
 ]
 
 

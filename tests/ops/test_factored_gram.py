@@ -130,6 +130,7 @@ BAD = [
     (lambda a, g: (a, g, a, g[..., :3]), {}, r"outputs"),
     (lambda a, g: (a, g, a, g[:, :1]), {"output": "trace"}, r"C=2 and g2 has C=1"),
     (lambda a, g: (a, g), {"output": "sum"}, r"output='sum'"),
+    (lambda a, g: (a, g), {"precision": "fast"}, r"precision='fast'"),
     (lambda a, g: (a.numpy(), g), {}, r"torch.Tensor"),
 ]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from twophase_fast._types import Backend, InputError
+from twophase_fast._types import Backend, InputError, Precision
 from twophase_fast.ops import _checks, _dispatch, _library, _operands
 from twophase_fast.ops._operands import GramOutput
 from twophase_fast.ops.embedding_gram import cpu, reference
@@ -20,6 +20,7 @@ def embedding_gram(
     *,
     output: GramOutput = "full",
     padding_idx: int | None = None,
+    precision: Precision = "highest",
     backend: Backend | None = None,
 ) -> torch.Tensor:
     """Return the Gram block of the per-sample gradients of an embedding table, without forming them.
@@ -35,6 +36,8 @@ def embedding_gram(
         g2: Cotangents of the second side `[M, C', S, p]`, or None; C' = C unless output="full".
         output: `"full"`, `"trace"` or `"diagonal"`.
         padding_idx: Row that gets no gradient, as in `torch.nn.Embedding`, counted from the start; or None.
+        precision: `"highest"` IEEE arithmetic of the dtype; `"high"` and `"medium"` allow split or reduced products
+            where the hardware has them.
         backend: `"reference"`, `"cpu"`, `"triton"`, or None for the first that fits.
 
     Returns:
@@ -42,12 +45,13 @@ def embedding_gram(
         without gradient. In memory full is the kernel matrix `[N·C, M·C']` and diagonal `[C, N, M]`.
 
     Raises:
-        InputError: Wrong rank, shape, dtype, device, output or padding_idx, or only one of tokens2 and g2.
+        InputError: Wrong rank, shape, dtype, device, output, padding_idx or precision, or only one of tokens2 and g2.
         BackendError: The named backend cannot run on these inputs.
     """
+    _checks.precision(precision)
     _check(tokens, g, tokens2, g2, output, padding_idx)
-    arguments = (tokens, _operands.plain(g), tokens2, _operands.plain(g2), output, padding_idx, backend or "")
-    return torch.ops.twophase_fast.embedding_gram(*arguments)
+    operands = (tokens, _operands.plain(g), tokens2, _operands.plain(g2))
+    return torch.ops.twophase_fast.embedding_gram(*operands, output, padding_idx, precision, backend or "")
 
 
 def embedding_gram_(
@@ -59,6 +63,7 @@ def embedding_gram_(
     *,
     output: GramOutput = "full",
     padding_idx: int | None = None,
+    precision: Precision = "highest",
     backend: Backend | None = None,
 ) -> torch.Tensor:
     """Accumulate in place: out += the Gram block of `embedding_gram`.
@@ -75,19 +80,22 @@ def embedding_gram_(
         g2: Cotangents of the second side `[M, C', S, p]`, or None.
         output: `"full"`, `"trace"` or `"diagonal"`.
         padding_idx: Row that gets no gradient, or None.
+        precision: As in `embedding_gram`.
         backend: As in `embedding_gram`.
 
     Returns:
         `out`.
 
     Raises:
-        InputError: Wrong rank, shape, dtype, device, output or padding_idx, or `out` cannot be written in place.
+        InputError: Wrong rank, shape, dtype, device, output, padding_idx or precision, or `out` cannot be written in
+            place.
         BackendError: The named backend cannot run on these inputs.
     """
+    _checks.precision(precision)
     _check(tokens, g, tokens2, g2, output, padding_idx)
     _operands.writable(out, _operands.gram_shape(output, g, g2), _operands.AXES[output], ("g", g))
-    arguments = (tokens, _operands.plain(g), tokens2, _operands.plain(g2), output, padding_idx, backend or "")
-    torch.ops.twophase_fast.embedding_gram_(out, *arguments)
+    operands = (tokens, _operands.plain(g), tokens2, _operands.plain(g2))
+    torch.ops.twophase_fast.embedding_gram_(out, *operands, output, padding_idx, precision, backend or "")
     return out
 
 
@@ -133,6 +141,7 @@ def _fake_embedding_gram(
     g2: torch.Tensor | None,
     output: str,
     padding_idx: int | None,
+    precision: str,
     backend: str,
 ) -> torch.Tensor:
     return _operands.new_gram(output, g, g2)
@@ -142,7 +151,9 @@ def _fake_write(*_: object) -> None:
     return None
 
 
-_OPERANDS = "Tensor tokens, Tensor g, Tensor? tokens2, Tensor? g2, str output, int? padding_idx, str backend"
+_OPERANDS = (
+    "Tensor tokens, Tensor g, Tensor? tokens2, Tensor? g2, str output, int? padding_idx, str precision, str backend"
+)
 _library.define(f"embedding_gram({_OPERANDS}) -> Tensor", fake=_fake_embedding_gram)
 _library.define(f"embedding_gram_(Tensor(a!) out, {_OPERANDS}) -> ()", fake=_fake_write)
 _dispatch.add("embedding_gram", reference=reference.embedding_gram, cpu=cpu.embedding_gram, cpu_refuses=cpu.refuses)

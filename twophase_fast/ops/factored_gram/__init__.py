@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import torch
 
-from twophase_fast._types import Backend
+from twophase_fast._types import Backend, Precision
 from twophase_fast.ops import _checks, _dispatch, _library, _operands
 from twophase_fast.ops._operands import GramOutput
 from twophase_fast.ops.factored_gram import cpu, reference
@@ -21,6 +21,7 @@ def factored_gram(
     g2: torch.Tensor | None = None,
     *,
     output: GramOutput = "full",
+    precision: Precision = "highest",
     backend: Backend | None = None,
 ) -> torch.Tensor:
     """Return the Gram block of the per-sample gradients Σ_t g[n,c,t] a[n,t]ᵀ, without forming them.
@@ -35,6 +36,8 @@ def factored_gram(
         a2: Inputs of the second side `[M, S, d]`, or None.
         g2: Cotangents of the second side `[M, C', S, p]`, or None; C' = C unless output="full".
         output: `"full"`, `"trace"` or `"diagonal"`.
+        precision: `"highest"` IEEE arithmetic of the dtype; `"high"` and `"medium"` allow split or reduced products
+            where the hardware has them.
         backend: `"reference"`, `"cpu"`, `"triton"`, or None for the first that fits.
 
     Returns:
@@ -42,12 +45,12 @@ def factored_gram(
         without gradient. In memory full is the kernel matrix `[N·C, M·C']` and diagonal `[C, N, M]`.
 
     Raises:
-        InputError: Wrong rank, shape, dtype, device or output, or only one of a2 and g2.
+        InputError: Wrong rank, shape, dtype, device, output or precision, or only one of a2 and g2.
         BackendError: The named backend cannot run on these inputs.
     """
-    _check(a, g, a2, g2, output)
-    plain = _operands.plain
-    return torch.ops.twophase_fast.factored_gram(plain(a), plain(g), plain(a2), plain(g2), output, backend or "")
+    _check(a, g, a2, g2, output, precision)
+    operands = [_operands.plain(operand) for operand in (a, g, a2, g2)]
+    return torch.ops.twophase_fast.factored_gram(*operands, output, precision, backend or "")
 
 
 def factored_gram_(
@@ -58,6 +61,7 @@ def factored_gram_(
     g2: torch.Tensor | None = None,
     *,
     output: GramOutput = "full",
+    precision: Precision = "highest",
     backend: Backend | None = None,
 ) -> torch.Tensor:
     """Accumulate in place: out += the Gram block of `factored_gram`.
@@ -74,23 +78,32 @@ def factored_gram_(
         a2: Inputs of the second side `[M, S, d]`, or None.
         g2: Cotangents of the second side `[M, C', S, p]`, or None.
         output: `"full"`, `"trace"` or `"diagonal"`.
+        precision: As in `factored_gram`.
         backend: As in `factored_gram`.
 
     Returns:
         `out`.
 
     Raises:
-        InputError: Wrong rank, shape, dtype, device or output, or `out` cannot be written in place.
+        InputError: Wrong rank, shape, dtype, device, output or precision, or `out` cannot be written in place.
         BackendError: The named backend cannot run on these inputs.
     """
-    _check(a, g, a2, g2, output)
+    _check(a, g, a2, g2, output, precision)
     _operands.writable(out, _operands.gram_shape(output, g, g2), _operands.AXES[output], ("a", a))
-    plain = _operands.plain
-    torch.ops.twophase_fast.factored_gram_(out, plain(a), plain(g), plain(a2), plain(g2), output, backend or "")
+    operands = [_operands.plain(operand) for operand in (a, g, a2, g2)]
+    torch.ops.twophase_fast.factored_gram_(out, *operands, output, precision, backend or "")
     return out
 
 
-def _check(a: torch.Tensor, g: torch.Tensor, a2: torch.Tensor | None, g2: torch.Tensor | None, output: str) -> None:
+def _check(
+    a: torch.Tensor,
+    g: torch.Tensor,
+    a2: torch.Tensor | None,
+    g2: torch.Tensor | None,
+    output: str,
+    precision: str,
+) -> None:
+    _checks.precision(precision)
     _operands.output_name(output)
     _operands.both_or_neither("a2", a2, "g2", g2)
     _check_side(("a", a, "N T d"), ("g", g, "N C T p"))
@@ -114,7 +127,13 @@ def _check_side(a: tuple[str, torch.Tensor, str], g: tuple[str, torch.Tensor, st
 
 
 def _fake_factored_gram(
-    a: torch.Tensor, g: torch.Tensor, a2: torch.Tensor | None, g2: torch.Tensor | None, output: str, backend: str
+    a: torch.Tensor,
+    g: torch.Tensor,
+    a2: torch.Tensor | None,
+    g2: torch.Tensor | None,
+    output: str,
+    precision: str,
+    backend: str,
 ) -> torch.Tensor:
     return _operands.new_gram(output, g, g2)
 
@@ -123,7 +142,7 @@ def _fake_write(*_: object) -> None:
     return None
 
 
-_OPERANDS = "Tensor a, Tensor g, Tensor? a2, Tensor? g2, str output, str backend"
+_OPERANDS = "Tensor a, Tensor g, Tensor? a2, Tensor? g2, str output, str precision, str backend"
 _library.define(f"factored_gram({_OPERANDS}) -> Tensor", fake=_fake_factored_gram)
 _library.define(f"factored_gram_(Tensor(a!) out, {_OPERANDS}) -> ()", fake=_fake_write)
 _dispatch.add("factored_gram", reference=reference.factored_gram, cpu=cpu.factored_gram, cpu_refuses=cpu.refuses)

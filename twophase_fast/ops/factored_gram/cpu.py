@@ -11,7 +11,12 @@ from twophase_fast.ops.gram import cpu as gram_cpu
 
 
 def refuses(
-    a: torch.Tensor, g: torch.Tensor, a2: torch.Tensor | None, g2: torch.Tensor | None, output: str
+    a: torch.Tensor,
+    g: torch.Tensor,
+    a2: torch.Tensor | None,
+    g2: torch.Tensor | None,
+    output: str,
+    precision: str,
 ) -> list[str]:
     """Return why `factored_gram` does not run here."""
     return _operands.cpu_refuses(a, g, a2, g2)
@@ -24,17 +29,23 @@ def refuses_(
     a2: torch.Tensor | None,
     g2: torch.Tensor | None,
     output: str,
+    precision: str,
 ) -> list[str]:
     """Return why `factored_gram_` does not run here."""
     return _operands.cpu_refuses(out, a, g, a2, g2)
 
 
 def factored_gram(
-    a: torch.Tensor, g: torch.Tensor, a2: torch.Tensor | None, g2: torch.Tensor | None, output: str
+    a: torch.Tensor,
+    g: torch.Tensor,
+    a2: torch.Tensor | None,
+    g2: torch.Tensor | None,
+    output: str,
+    precision: str,
 ) -> torch.Tensor:
     """Return the factored Gram block, exactly symmetric without a2 and g2."""
     out = _operands.new_gram(output, g, g2, _cpu.zeros)
-    factored_gram_(out, a, g, a2, g2, output)
+    factored_gram_(out, a, g, a2, g2, output, precision)
     if a2 is None:
         gram_cpu.symmetrize_(_operands.matrices(output, out))
     return out
@@ -47,6 +58,7 @@ def factored_gram_(
     a2: torch.Tensor | None,
     g2: torch.Tensor | None,
     output: str,
+    precision: str,
 ) -> None:
     """Add the factored Gram block to `out`; without a2 and g2 only the upper triangle."""
     sizes = _sizes(a, g, a2, g2)

@@ -57,7 +57,7 @@ def _operand(side: Side, buffer: torch.Tensor, output: str) -> torch.Tensor:
     samples, classes, _, outputs = g.shape
     shape = (samples, classes, outputs, a.shape[2])
     jacobian = buffer[: torch.Size(shape).numel()].view(shape)
-    grad_cpu.per_sample_grad_out(jacobian, a, g)
+    grad_cpu.per_sample_grad_out(jacobian, a, g, "highest")
     if output == "full":
         return jacobian.flatten(2).flatten(0, 1)
     return jacobian.flatten(1) if output == "trace" else jacobian.flatten(2).transpose(0, 1)
