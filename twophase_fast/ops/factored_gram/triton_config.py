@@ -1,0 +1,150 @@
+"""Block sizes of `factored_gram` in Triton, and how the rows of a block are split into samples, classes and positions.
+
+A program multiplies ROWS by COLUMNS rows over DEPTH terms at a time. A split costs p + d / (classes · classes') such
+products per block, since classes share the terms over d, times what padding adds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import astuple, dataclass
+from functools import lru_cache
+from itertools import product
+from math import ceil
+from typing import TypeAlias
+
+import torch
+
+from twophase_fast.ops._triton.launch import Launch, LaunchTable, launch
+from twophase_fast.ops._triton.modes import MODES
+from twophase_fast.ops.factored_gram.config import Sizes
+
+Trial: TypeAlias = Callable[[Launch], None]
+
+FULL_GRID = 128
+"""Programs that fill a GPU; below, smaller blocks are taken."""
+SETUP = 24
+"""Terms of depth that a block of positions costs besides its own."""
+LEAST_ROWS = 16
+"""Rows that classes share at least: fewer do not fill a matrix instruction."""
+
+_EXACT = launch(ROWS=64, COLUMNS=64, DEPTH=16, num_warps=8, num_stages=3)
+_EXACT_SMALL = launch(ROWS=32, COLUMNS=32, DEPTH=16, num_warps=4, num_stages=2)
+_DOUBLE = launch(ROWS=32, COLUMNS=32, DEPTH=16, num_warps=4, num_stages=3)
+_MATRIX = launch(ROWS=64, COLUMNS=64, DEPTH=32, num_warps=8, num_stages=3)
+_MATRIX_SMALL = launch(ROWS=64, COLUMNS=32, DEPTH=32, num_warps=4, num_stages=3)
+_RAGGED = launch(ROWS=64, COLUMNS=64, DEPTH=16, num_warps=8, num_stages=3)
+_RAGGED_SMALL = launch(ROWS=64, COLUMNS=32, DEPTH=16, num_warps=4, num_stages=2)
+
+LAUNCHES = LaunchTable(
+    op="factored_gram",
+    rows={
+        ("ieee", "float32", "aligned", "large"): (_EXACT, _EXACT_SMALL),
+        ("ieee", "float32", "aligned", "small"): (_EXACT_SMALL, _EXACT),
+        ("ieee", "float32", "any", "large"): (_RAGGED, _RAGGED_SMALL),
+        ("ieee", "float32", "any", "small"): (_RAGGED_SMALL, _RAGGED),
+        **{("ieee", "float64", *rest): (_DOUBLE,) for rest in product(("aligned", "any"), ("large", "small"))},
+        **{(mode, "float32", "aligned", "large"): (_MATRIX, _MATRIX_SMALL) for mode in MODES[1:]},
+        **{(mode, "float32", "aligned", "small"): (_MATRIX_SMALL, _MATRIX) for mode in MODES[1:]},
+        **{(mode, "float32", "any", "large"): (_RAGGED, _RAGGED_SMALL) for mode in MODES[1:]},
+        **{(mode, "float32", "any", "small"): (_RAGGED_SMALL, _RAGGED) for mode in MODES[1:]},
+    },
+    interpreted=launch(ROWS=16, COLUMNS=16, DEPTH=16),
+)
+"""Key: mode, dtype, whether rows start and end at multiples of 16 elements, whether large blocks fill the GPU."""
+
+
+@dataclass(frozen=True)
+class Split:
+    """Classes and positions of both sides in a block; its samples are the rows over their product.
+
+    Attributes:
+        classes: Of the rows; 1 unless output="full".
+        classes2: Of the columns.
+        positions: Of the rows.
+        positions2: Of the columns.
+    """
+
+    classes: int
+    classes2: int
+    positions: int
+    positions2: int
+
+    def arguments(self) -> dict[str, int]:
+        """Return the kernel's constants."""
+        names = ("CLASSES", "CLASSES2", "POSITIONS", "POSITIONS2")
+        return dict(zip(names, astuple(self), strict=True))
+
+    def samples(self, chosen: Launch) -> tuple[int, int]:
+        """Return the samples of both sides in a block."""
+        return (
+            chosen["ROWS"] // (self.classes * self.positions),
+            chosen["COLUMNS"] // (self.classes2 * self.positions2),
+        )
+
+
+@lru_cache(maxsize=4096)
+def split(sizes: Sizes, output: str, rows: int, columns: int) -> Split:
+    """Return the split of a block of rows x columns with the least cost."""
+    left = _side_splits(rows, sizes.positions, sizes.classes if output == "full" else 1)
+    right = _side_splits(columns, sizes.positions2, sizes.classes2 if output == "full" else 1)
+    candidates = [Split(c, c2, t, t2) for (c, t), (c2, t2) in product(left, right)]
+    return min(candidates, key=lambda s: _cost(sizes, s, rows, columns))
+
+
+def choose(
+    table: LaunchTable, mode: str, tensors: Sequence[torch.Tensor], sizes: Sizes, output: str, trial: Trial
+) -> Launch:
+    """Return the launch configuration of a call.
+
+    Args:
+        table: `LAUNCHES`, or another op's table with the same keys.
+        mode: Precision mode.
+        tensors: The accumulator, then the operands whose rows are multiplied.
+        sizes: Sizes of both sides.
+        output: "full", "trace" or "diagonal".
+        trial: Runs the call into scratch memory.
+    """
+    out, *operands = tensors
+    key = mode, str(out.dtype).removeprefix("torch."), "aligned" if all(map(_aligned, operands)) else "any"
+    large = table.rows[*key, "large"][0]
+    parts = split(sizes, output, large["ROWS"], large["COLUMNS"])
+    size = "large" if programs(sizes, output, parts, large) >= FULL_GRID else "small"
+    return table.choose((*key, size), astuple(sizes), out.device, trial)
+
+
+def _aligned(operand: torch.Tensor) -> bool:
+    *strides, last = operand.stride()
+    multiples = (operand.shape[-1], *strides, operand.data_ptr() // operand.element_size())
+    return last == 1 and not any(multiple % 16 for multiple in multiples)
+
+
+def programs(sizes: Sizes, output: str, parts: Split, chosen: Launch) -> int:
+    """Return the number of programs of a launch."""
+    n, m = parts.samples(chosen)
+    pairs = ceil(sizes.classes / parts.classes) * ceil(sizes.classes2 / parts.classes2)
+    classes = {"full": pairs, "trace": 1, "diagonal": sizes.classes}[output]
+    return ceil(sizes.samples / n) * ceil(sizes.samples2 / m) * classes
+
+
+def _side_splits(rows: int, positions: int, classes: int) -> Iterator[tuple[int, int]]:
+    """Yield (classes, positions) of a block: powers of two, not more than needed, and at most `rows` in all."""
+    of_classes = [c for c in _powers(max(1, rows // LEAST_ROWS)) if c < 2 * classes]
+    of_positions = [t for t in _powers(rows) if t < 2 * positions]
+    yield from ((c, t) for c, t in product(of_classes, of_positions) if c * t <= rows)
+
+
+def _powers(limit: int) -> list[int]:
+    return [1 << i for i in range(limit.bit_length()) if 1 << i <= limit]
+
+
+def _cost(sizes: Sizes, parts: Split, rows: int, columns: int) -> float:
+    n, m = rows // (parts.classes * parts.positions), columns // (parts.classes2 * parts.positions2)
+    padded = _padded(sizes.samples, n) * _padded(sizes.samples2, m)
+    padded *= _padded(sizes.classes, parts.classes) * _padded(sizes.classes2, parts.classes2)
+    padded *= _padded(sizes.positions, parts.positions) * _padded(sizes.positions2, parts.positions2)
+    return padded * (sizes.outputs + sizes.inputs / (parts.classes * parts.classes2) + SETUP)
+
+
+def _padded(size: int, block: int) -> int:
+    return ceil(size / block) * block
