@@ -38,10 +38,14 @@ def _make_gram(sizes: Sizes, dtype: torch.dtype, generator: torch.Generator) -> 
     return {"x": x, "y": y, "precision": "highest"}
 
 
+def _sum_dtype(dtype: torch.dtype) -> torch.dtype:
+    return torch.float64 if dtype == torch.float64 else torch.float32
+
+
 def _make_gram_(sizes: Sizes, dtype: torch.dtype, generator: torch.Generator) -> Inputs:
     inputs = _make_gram(sizes, dtype, generator)
     x, y = inputs["x"], inputs["y"]
-    out = random(generator, dtype, *x.shape[:-1], (x if y is None else y).shape[-2])
+    out = random(generator, _sum_dtype(dtype), *x.shape[:-1], (x if y is None else y).shape[-2])
     return {"out": poison_lower(out) if y is None else out, **inputs}
 
 
@@ -111,8 +115,8 @@ _MOMENT_SIZES += [{"p": 37, "runs": runs, "s": s} for runs in (2, 5) for s in (0
 _MOMENT_SIZES += [{"p": 9001, "runs": 3, "s": 0}, {"p": 70001, "runs": 1, "s": 1}]
 
 OP_CASES: tuple[OpCase, ...] = (
-    OpCase("gram", ops.gram, _gram_sizes(), _make_gram),
-    OpCase("gram_", _call_gram_, _gram_sizes(), _make_gram_),
+    OpCase("gram", ops.gram, _gram_sizes(), _make_gram, dtypes=ALL_FLOATS),
+    OpCase("gram_", _call_gram_, _gram_sizes(), _make_gram_, dtypes=ALL_FLOATS),
     OpCase(
         "symmetrize_",
         ops.symmetrize_,

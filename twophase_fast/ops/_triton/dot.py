@@ -22,8 +22,6 @@ def dot(a, b, acc, MODE: tl.constexpr):
         acc = tl.dot(a_low, b_high, acc)
         acc = tl.dot(a_high, b_low, acc)
         acc = tl.dot(a_high, b_high, acc)
-    elif MODE == "bf16":
-        acc = tl.dot(a.to(tl.bfloat16), b.to(tl.bfloat16), acc)
     else:
         acc = tl.dot(a, b, acc, input_precision=MODE, out_dtype=acc.dtype)
     return acc
