@@ -33,7 +33,7 @@ from twophase_fast.ops.factored_gram.triton_blocks import (
     weighted_sum,
 )
 from twophase_fast.ops.factored_gram.triton_config import LAUNCHES, choose, programs, split
-from twophase_fast.ops.gram.reference import symmetrize_
+from twophase_fast.ops.gram.triton_kernel import symmetrize_
 
 Side: TypeAlias = tuple[torch.Tensor, torch.Tensor]
 

@@ -8,6 +8,7 @@ import torch
 
 from twophase_fast._types import Backend, InputError, Precision
 from twophase_fast.ops import _checks, _dispatch, _library, _operands
+from twophase_fast.ops._triton.backend import lazy, refuses
 from twophase_fast.ops.per_sample_grad import cpu, reference
 
 
@@ -214,6 +215,10 @@ def _fake_conv(
     return x.new_empty(_conv_shape(x, g, kernel_size, groups))
 
 
+def _triton_refuses(*arguments: object) -> list[str]:
+    return refuses(*(argument for argument in arguments if isinstance(argument, torch.Tensor)))
+
+
 def _fake_write(*_: object) -> None:
     return None
 
@@ -227,22 +232,17 @@ _library.define(f"per_sample_grad({_LINEAR}) -> Tensor", fake=_fake_linear)
 _library.define(f"per_sample_grad_out(Tensor(a!) out, {_LINEAR}) -> ()", fake=_fake_write)
 _library.define(f"per_sample_conv_grad({_CONV}) -> Tensor", fake=_fake_conv)
 _library.define(f"per_sample_conv_grad_out(Tensor(a!) out, {_CONV}) -> ()", fake=_fake_write)
-_dispatch.add("per_sample_grad", reference=reference.per_sample_grad, cpu=cpu.per_sample_grad, cpu_refuses=cpu.refuses)
-_dispatch.add(
-    "per_sample_grad_out",
-    reference=reference.per_sample_grad_out,
-    cpu=cpu.per_sample_grad_out,
-    cpu_refuses=cpu.refuses_out,
-)
-_dispatch.add(
-    "per_sample_conv_grad",
-    reference=reference.per_sample_conv_grad,
-    cpu=cpu.per_sample_conv_grad,
-    cpu_refuses=cpu.refuses_conv,
-)
-_dispatch.add(
-    "per_sample_conv_grad_out",
-    reference=reference.per_sample_conv_grad_out,
-    cpu=cpu.per_sample_conv_grad_out,
-    cpu_refuses=cpu.refuses_conv_out,
-)
+for _name, _cpu_refuses in {
+    "per_sample_grad": cpu.refuses,
+    "per_sample_grad_out": cpu.refuses_out,
+    "per_sample_conv_grad": cpu.refuses_conv,
+    "per_sample_conv_grad_out": cpu.refuses_conv_out,
+}.items():
+    _dispatch.add(
+        _name,
+        reference=getattr(reference, _name),
+        cpu=getattr(cpu, _name),
+        cpu_refuses=_cpu_refuses,
+        triton=lazy("per_sample_grad", _name),
+        triton_refuses=_triton_refuses,
+    )
