@@ -27,14 +27,14 @@ _TF32_BITS = np.uint32(13)
 
 @contextlib.contextmanager
 def as_on_tensor_cores() -> Iterator[None]:
-    """Let interpreted `tl.dot` and conversions to bfloat16 round as devices do."""
-    before = InterpreterBuilder.create_dot, InterpreterBuilder.cast_impl
-    InterpreterBuilder.create_dot = _create_dot
+    """Let interpreted `tl.dot`, `tl.fma` and conversions to bfloat16 round as devices do."""
+    before = InterpreterBuilder.create_dot, InterpreterBuilder.cast_impl, InterpreterBuilder.create_fma
+    InterpreterBuilder.create_dot, InterpreterBuilder.create_fma = _create_dot, _create_fma
     InterpreterBuilder.cast_impl = lambda self, source, kind: _cast(self, source, kind, before[1])
     try:
         yield
     finally:
-        InterpreterBuilder.create_dot, InterpreterBuilder.cast_impl = before
+        InterpreterBuilder.create_dot, InterpreterBuilder.cast_impl, InterpreterBuilder.create_fma = before
 
 
 def _create_dot(_: Any, a: Any, b: Any, acc: Any, precision: Any, max_imprecise: int) -> TensorHandle:
@@ -81,6 +81,23 @@ def _cast(builder: Any, source: Any, kind: Any, otherwise: Any) -> TensorHandle:
     if pair == (tl.bfloat16, tl.float32):
         return TensorHandle(_widen(source.data), tl.float32)
     return otherwise(builder, source, kind)
+
+
+def _create_fma(_: Any, x: Any, y: Any, z: Any) -> TensorHandle:
+    """x·y + z with an exact product: in float64 for float32, by Dekker's product for float64."""
+    if x.data.dtype == np.float32:
+        return TensorHandle((x.data.astype(np.float64) * y.data + z.data).astype(np.float32), z.dtype.scalar)
+    product = x.data * y.data
+    (x_high, x_low), (y_high, y_low) = _halves(x.data), _halves(y.data)
+    error = ((x_high * y_high - product) + x_high * y_low + x_low * y_high) + x_low * y_low
+    return TensorHandle((product + z.data) + error, z.dtype.scalar)
+
+
+def _halves(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return two numbers of at most 27 bits with the sum `values`."""
+    scaled = values * 134217729.0  # 2^27 + 1
+    high = scaled - (scaled - values)
+    return high, values - high
 
 
 def _widen(bits: np.ndarray) -> np.ndarray:
