@@ -57,6 +57,29 @@ def _call_gram_(**inputs: Any) -> torch.Tensor:
     return _upper(inputs, ops.gram_(**inputs))
 
 
+def _make_grouped_gram_(sizes: Sizes, dtype: torch.dtype, generator: torch.Generator) -> Inputs:
+    """Segments of p, 1, 0 and 2 p + 3 terms."""
+    n, m, p = sizes["n"], sizes["m"], sizes["p"]
+    lengths = (p, 1, 0, 2 * p + 3)
+    xs = [random(generator, dtype, n, length) for length in lengths]
+    ys = [random(generator, dtype, m, length) for length in lengths] if m else None
+    out = random(generator, _sum_dtype(dtype), n, m or n)
+    return {"out": out if m else poison_lower(out), "xs": xs, "ys": ys, "precision": "highest"}
+
+
+def _call_grouped_gram_(**inputs: Any) -> torch.Tensor:
+    out = ops.grouped_gram_(**inputs)
+    return out.triu() if inputs["ys"] is None else out
+
+
+def _grouped_operands(inputs: Inputs) -> tuple[Any, ...]:
+    return inputs["out"], inputs["xs"], inputs["ys"] or [], inputs["precision"]
+
+
+_GROUPED_SIZES = [{"n": n, "m": 0, "p": 33} for n in ODD_SIZES]
+_GROUPED_SIZES += [{"n": 13, "m": 17, "p": p} for p in ODD_SIZES] + [{"n": 150, "m": 0, "p": 300}]
+
+
 def _make_symmetrize_(sizes: Sizes, dtype: torch.dtype, generator: torch.Generator) -> Inputs:
     shape = (sizes["batch"],) if sizes["batch"] else ()
     out = random(generator, dtype, *shape, sizes["n"], sizes["n"])
@@ -117,6 +140,14 @@ _MOMENT_SIZES += [{"p": 9001, "runs": 3, "s": 0}, {"p": 70001, "runs": 1, "s": 1
 OP_CASES: tuple[OpCase, ...] = (
     OpCase("gram", ops.gram, _gram_sizes(), _make_gram, dtypes=ALL_FLOATS),
     OpCase("gram_", _call_gram_, _gram_sizes(), _make_gram_, dtypes=ALL_FLOATS),
+    OpCase(
+        "grouped_gram_",
+        _call_grouped_gram_,
+        _GROUPED_SIZES,
+        _make_grouped_gram_,
+        dtypes=ALL_FLOATS,
+        operands=_grouped_operands,
+    ),
     OpCase(
         "symmetrize_",
         ops.symmetrize_,

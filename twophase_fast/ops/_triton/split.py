@@ -46,7 +46,7 @@ def split_sum(terms: int, tiles: int, processors: int, step: int, longest: int, 
         longest: Most terms per chunk.
         shortest: Fewest terms per part.
     """
-    parts = _parts(tiles, processors, most=max(1, terms // max(shortest, step)))
+    parts = parts_of(terms, tiles, processors, step, shortest)
     steps = -(-terms // step)
     chunk = step * min(-(-steps // parts), max(1, longest // step))
     chunks = -(-terms // chunk)
@@ -54,8 +54,10 @@ def split_sum(terms: int, tiles: int, processors: int, step: int, longest: int, 
     return Split(parts=-(-chunks // per_part), chunks=per_part, chunk=chunk)
 
 
-def _parts(tiles: int, processors: int, most: int) -> int:
-    """Return the fewest parts within 5 % of the shortest time, in units of a whole tile's sum."""
+def parts_of(terms: int, tiles: int, processors: int, step: int, shortest: int) -> int:
+    """Return the fewest parts within 5 % of the shortest time; the arguments are those of `split_sum`."""
+    most = max(1, terms // max(shortest, step))
     limit = max(1, min(most, _MOST_ITEMS * processors // max(tiles, 1)))
+    # Time in units of a whole tile's sum: the number of waves of programs, each doing one part.
     times = [-(-tiles * parts // processors) / parts for parts in range(1, limit + 1)]
     return next(parts for parts, time in enumerate(times, start=1) if time <= 1.05 * min(times))

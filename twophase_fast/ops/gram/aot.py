@@ -9,7 +9,9 @@ from twophase_fast.ops._triton.launch import Key, Launch, launch
 from twophase_fast.ops.gram import config
 from twophase_fast.ops.gram.kernels import gram_kernel, mirror_kernel, reduce_kernel
 
-_POINTERS = {"float32": ("*fp32:16",), "float64": ("*fp64:16",), "half": ("*bf16:16", "*fp16:16")}
+POINTERS = {"float32": ("*fp32:16",), "float64": ("*fp64:16",), "half": ("*bf16:16", "*fp16:16")}
+"""Types of the operands' pointers, by dtype in the launch table."""
+
 _COUNTS = ("rows", "columns", "row_tiles", "col_tiles", "tiles", "items", "parts", "chunks")
 _STRIDES = ("x_batch", "x_row", "y_batch", "y_row", "out_batch", "out_row")
 
@@ -19,7 +21,7 @@ def aot_rows() -> list[AotRow]:
     products = [
         _product_row(key, chosen, pointer, split)
         for key, chosen in config.GRAM.all()
-        for pointer in _POINTERS[key[2]]
+        for pointer in POINTERS[key[2]]
         for split in (False, True)
     ]
     return [*products, *_reductions(), *_mirrors()]
@@ -49,7 +51,7 @@ def _product_row(key: Key, chosen: Launch, pointer: str, split: bool) -> AotRow:
 
 def uses_wgmma(mode: str, pointer: str) -> bool:
     """Return whether products of these operands go through `wgmma` on sm_90."""
-    return mode != "ieee" or pointer in _POINTERS["half"]
+    return mode != "ieee" or pointer in POINTERS["half"]
 
 
 def _reductions() -> list[AotRow]:

@@ -8,17 +8,15 @@ from twophase_fast.ops._triton.tiles import rectangle_tile, triangle_root, trian
 
 
 @kernel
-def inner_products(
-    x, y, x_offsets, y_offsets, x_step, y_step, count,
-    BLOCK: tl.constexpr, DEPTH: tl.constexpr, MODE: tl.constexpr, ACC: tl.constexpr,
+def with_inner_products(
+    b_acc, x, y, x_offsets, y_offsets, x_step, y_step, count, DEPTH: tl.constexpr, MODE: tl.constexpr
 ):  # fmt: skip
-    """Return Σ_{p < count} x[:, p] y[:, p] for BLOCK rows of each.
+    """Return b_acc + Σ_{p < count} x[:, p] y[:, p] for BLOCK rows of each.
 
     `x`, `y` point to the first of the terms; `x_offsets` [BLOCK, DEPTH], `y_offsets` [DEPTH, BLOCK] to a step's terms
     from there; `x_step`, `y_step` lead to the next step's.
     """
     o_depth = tl.arange(0, DEPTH)
-    b_acc = tl.zeros((BLOCK, BLOCK), dtype=ACC)
     for p in range(0, count, DEPTH):
         m_depth = o_depth < count - p
         b_x = tl.load(x + x_offsets, mask=m_depth[None, :], other=0.0)
@@ -109,11 +107,11 @@ def gram_kernel(
         start = (i_part * chunks + step % chunks) * chunk
         x_tile = x + i_batch * x_batch + i_row.to(tl.int64) * x_row + start.to(tl.int64) * x_col
         y_tile = y + i_batch * y_batch + i_col.to(tl.int64) * y_row + start.to(tl.int64) * y_col
-        b_acc = inner_products(
-            x_tile, y_tile,
+        b_acc = with_inner_products(
+            tl.zeros((BLOCK, BLOCK), dtype=ACC), x_tile, y_tile,
             offsets(tl.minimum(o_block, rows - 1 - i_row), o_depth, x_row, x_col, WIDE),
             offsets(o_depth, tl.minimum(o_block, columns - 1 - i_col), y_col, y_row, WIDE),
-            DEPTH * x_col, DEPTH * y_col, tl.minimum(chunk, terms - start), BLOCK, DEPTH, MODE, ACC,
+            DEPTH * x_col, DEPTH * y_col, tl.minimum(chunk, terms - start), DEPTH, MODE,
         )  # fmt: skip
         later = step % chunks > 0
         if SPLIT:

@@ -9,7 +9,7 @@ import triton.language as tl
 
 from twophase_fast.ops._triton.launch import Launch
 from twophase_fast.ops._triton.modes import architecture, mode
-from twophase_fast.ops._triton.split import Split, multiprocessors, split_sum
+from twophase_fast.ops._triton.split import multiprocessors, split_sum
 from twophase_fast.ops.gram import config
 from twophase_fast.ops.gram.aot import aot_rows
 from twophase_fast.ops.gram.kernels import gram_kernel, mirror_kernel, reduce_kernel
@@ -116,7 +116,7 @@ def _launch(
     processors = multiprocessors(x.device)
     split = split_sum(terms, batch * cut.tiles, processors, chosen["DEPTH"], *config.sums(x.device))
     items = batch * cut.tiles * split.parts
-    partial = partial_sums(out, items, split, block)
+    partial = partial_sums(out, items, split.parts, block)
     gram_kernel[(min(items, processors * config.PROGRAMS),)](
         x, x if y is None else y, out, partial, rows, columns, terms,
         *left.stride(), *right.stride(), *result.stride(),
@@ -125,22 +125,22 @@ def _launch(
         WIDE=any(is_wide(tensor, block) for tensor in (left, right, result)), **chosen.arguments(),
     )  # fmt: skip
     if split.parts > 1:
-        add_parts(result, partial, cut, split, block, accumulate)
+        add_parts(result, partial, cut, split.parts, block, accumulate)
 
 
-def partial_sums(out: torch.Tensor, items: int, split: Split, block: int) -> torch.Tensor:
+def partial_sums(out: torch.Tensor, items: int, parts: int, block: int) -> torch.Tensor:
     """Return memory for the partial sums of all items; `out` itself, unused, where sums are not split."""
-    return out if split.parts == 1 else out.new_empty((items, block, block))
+    return out if parts == 1 else out.new_empty((items, block, block))
 
 
 def add_parts(
-    result: torch.Tensor, partial: torch.Tensor, cut: Tiling, split: Split, block: int, accumulate: bool
+    result: torch.Tensor, partial: torch.Tensor, cut: Tiling, parts: int, block: int, accumulate: bool
 ) -> None:
     """Write the sums over parts, in their order, to `result` [B, N, M]."""
     batch, rows, columns = result.shape
     reduced = min(REDUCED_ROWS, block)
     reduce_kernel[(batch * cut.tiles * (block // reduced),)](
-        partial, result, rows, columns, *result.stride(), cut.row_tiles, cut.col_tiles, cut.tiles, split.parts,
+        partial, result, rows, columns, *result.stride(), cut.row_tiles, cut.col_tiles, cut.tiles, parts,
         BLOCK=block, ROWS=reduced, ACC=accumulator(result.dtype), TRIANGULAR=cut.triangular, ACCUMULATE=accumulate,
         WIDE=is_wide(result, block),
     )  # fmt: skip
