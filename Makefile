@@ -3,6 +3,7 @@
 #   make test        the test suite (under 10 minutes on 2 cores)
 #   make test-full   also the long acceptance runs (up to 60 minutes)
 #   make bench       time and peak memory against the peers, written to benchmarks/results/
+#   make gpu-check   on a machine with a GPU: force the Triton backend in the tests, time it, write benchmarks/results/
 #   make lint        ruff, import layers, clang-format
 #   make format      rewrite the sources in the project's style
 #   make clean       remove builds and .venv
@@ -12,7 +13,10 @@ BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 SOURCES := setup.py pyproject.toml constraints.txt $(shell find csrc -name '*.cpp' -o -name '*.h')
 
-.PHONY: demo test test-full bench lint format clean
+# The environment that is there: a GPU's torch is not the pinned one, and nothing shall come from the network.
+GPU_PYTHON ?= $(if $(wildcard $(BIN)/python),$(BIN)/python,$(PYTHON))
+
+.PHONY: demo test test-full bench gpu-check lint format clean
 
 $(BIN)/python:
 	$(PYTHON) -m venv .venv
@@ -50,6 +54,9 @@ test-full: .venv/.test
 
 bench: .venv/.bench
 	$(BIN)/python -m benchmarks.run
+
+gpu-check:
+	$(GPU_PYTHON) -m benchmarks.gpu
 
 lint: .venv/.dev
 	$(BIN)/ruff check --quiet .
