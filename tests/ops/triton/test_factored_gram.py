@@ -120,3 +120,18 @@ def test_a_split_shares_the_inputs_among_classes_and_avoids_padding():
     assert split(Sizes(64, 64, 1, 1, 1, 1, 4096, 16), "full", 64, 64).classes == 1
     assert split(Sizes(2, 2, 64, 64, 1, 1, 64, 64), "full", 64, 64).positions >= 32
     assert split(Sizes(64, 64, 1, 1, 5, 5, 16, 64), "full", 64, 64).classes == 1
+
+
+def test_offsets_beyond_32_bits_are_computed_in_64(monkeypatch):
+    left, right = operands(4, n=3, t=2, c=2, d=5, p=4), operands(5, n=2, t=3, c=2, d=5, p=4)
+    exact = ops.factored_gram(*left, *right, backend="reference")
+    problem = triton_kernel.Problem(torch.zeros_like(exact), left, right, "full", symmetric=False, mode="ieee")
+    parts, chosen = split(problem.sizes, "full", 16, 16), LAUNCHES.interpreted
+    assert not problem._is_wide(parts, chosen)
+    far = left[0].new_empty(0).expand(3, 2, 0).as_strided((3, 2, 0), (2**31, 5, 1))
+    assert triton_kernel.Problem(exact, (far, left[1]), right, "full", symmetric=False, mode="ieee")._is_wide(
+        parts, chosen
+    )
+    monkeypatch.setattr(triton_kernel, "is_wide", lambda *_: True)
+    problem.start(chosen)
+    torch.testing.assert_close(problem.out, exact)

@@ -7,6 +7,7 @@ import torch
 from twophase_fast._types import Backend, InputError, Precision
 from twophase_fast.ops import _checks, _dispatch, _library, _operands
 from twophase_fast.ops._operands import GramOutput
+from twophase_fast.ops._triton.backend import lazy, refuses
 from twophase_fast.ops.embedding_gram import cpu, reference
 
 _TOKENS = (torch.int64, torch.int32)
@@ -147,6 +148,11 @@ def _fake_embedding_gram(
     return _operands.new_gram(output, g, g2)
 
 
+def _triton_refuses(*arguments: object) -> list[str]:
+    tensors = (argument for argument in arguments if isinstance(argument, torch.Tensor))
+    return refuses(*tensors, dtypes=(*_checks.FLOATS, *_TOKENS))
+
+
 def _fake_write(*_: object) -> None:
     return None
 
@@ -156,5 +162,19 @@ _OPERANDS = (
 )
 _library.define(f"embedding_gram({_OPERANDS}) -> Tensor", fake=_fake_embedding_gram)
 _library.define(f"embedding_gram_(Tensor(a!) out, {_OPERANDS}) -> ()", fake=_fake_write)
-_dispatch.add("embedding_gram", reference=reference.embedding_gram, cpu=cpu.embedding_gram, cpu_refuses=cpu.refuses)
-_dispatch.add("embedding_gram_", reference=reference.embedding_gram_, cpu=cpu.embedding_gram_, cpu_refuses=cpu.refuses_)
+_dispatch.add(
+    "embedding_gram",
+    reference=reference.embedding_gram,
+    cpu=cpu.embedding_gram,
+    cpu_refuses=cpu.refuses,
+    triton=lazy("embedding_gram", "embedding_gram"),
+    triton_refuses=_triton_refuses,
+)
+_dispatch.add(
+    "embedding_gram_",
+    reference=reference.embedding_gram_,
+    cpu=cpu.embedding_gram_,
+    cpu_refuses=cpu.refuses_,
+    triton=lazy("embedding_gram", "embedding_gram_"),
+    triton_refuses=_triton_refuses,
+)

@@ -8,6 +8,7 @@ multiplied by a weight of zero.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from operator import mul
 from typing import Any
 
 import torch
@@ -28,28 +29,37 @@ def out_strides(out: torch.Tensor) -> tuple[int, ...]:
     return (*out.stride(), 0, 0)[:4]
 
 
+def is_wide(*blocks: tuple[torch.Tensor, tuple[int, ...]]) -> bool:
+    """Return whether offsets within a block of some operand, given with the block's sizes, need more than 32 bits."""
+    spans = (sum(map(mul, operand.stride(), sizes)) for operand, sizes in blocks)
+    return any(span >= 2**31 for span in spans)
+
+
 @kernel
 def row_offsets(
     i_n, i_c, i_t, n_n, n_c, n_t, s_n, s_c, s_t,
-    SAMPLES: tl.constexpr, CLASSES: tl.constexpr, POSITIONS: tl.constexpr,
+    SAMPLES: tl.constexpr, CLASSES: tl.constexpr, POSITIONS: tl.constexpr, WIDE: tl.constexpr,
 ):  # fmt: skip
     """Return where the rows of a block start, [SAMPLES·CLASSES·POSITIONS], counted from its row (i_n, i_c, i_t)."""
     i = tl.arange(0, SAMPLES * CLASSES * POSITIONS)
-    o_n = tl.minimum(i // (CLASSES * POSITIONS), n_n - 1 - i_n).to(tl.int64) * s_n
-    o_c = tl.minimum(i // POSITIONS % CLASSES, n_c - 1 - i_c).to(tl.int64) * s_c
-    o_t = tl.minimum(i % POSITIONS, n_t - 1 - i_t).to(tl.int64) * s_t
+    if WIDE:
+        i = i.to(tl.int64)
+    o_n = tl.minimum(i // (CLASSES * POSITIONS), n_n - 1 - i_n) * s_n
+    o_c = tl.minimum(i // POSITIONS % CLASSES, n_c - 1 - i_c) * s_c
+    o_t = tl.minimum(i % POSITIONS, n_t - 1 - i_t) * s_t
     return o_n + o_c + o_t
 
 
 @kernel
 def row_products(
     b_sum, p_x, p_y, o_x, o_y, s_x, s_y, s_xc, s_yc, n_depth, n_classes,
-    SUMMED: tl.constexpr, DEPTH: tl.constexpr, EVEN: tl.constexpr, MODE: tl.constexpr,
+    SUMMED: tl.constexpr, DEPTH: tl.constexpr, EVEN: tl.constexpr, MODE: tl.constexpr, WIDE: tl.constexpr,
 ):  # fmt: skip
     """Return b_sum + x yᵀ for two blocks of rows; with SUMMED also summed over the classes, s_xc and s_yc apart."""
     i_k = tl.arange(0, DEPTH)
-    o_x = o_x[:, None] + i_k[None, :] * s_x  # [ROWS, DEPTH]
-    o_y = o_y[None, :] + i_k[:, None] * s_y  # [DEPTH, COLUMNS]
+    o_k = i_k.to(tl.int64) if WIDE else i_k
+    o_x = o_x[:, None] + o_k[None, :] * s_x  # [ROWS, DEPTH]
+    o_y = o_y[None, :] + o_k[:, None] * s_y  # [DEPTH, COLUMNS]
     n_steps = tl.cdiv(n_depth, DEPTH)
     n_all = n_steps
     if SUMMED:
@@ -80,12 +90,18 @@ def weighted_sum(
     SAMPLES2: tl.constexpr, CLASSES2: tl.constexpr, POSITIONS2: tl.constexpr,
 ):  # fmt: skip
     """Return Σ_{t,s} w[n,t,m,s] v[n,c,t,m,c',s] as [SAMPLES·CLASSES, SAMPLES2·CLASSES2]."""
-    if CLASSES * CLASSES2 * POSITIONS * POSITIONS2 == 1:
+    ROWS: tl.constexpr = SAMPLES * CLASSES
+    COLUMNS: tl.constexpr = SAMPLES2 * CLASSES2
+    if CLASSES * CLASSES2 == 1:
         b_sum = b_w * b_v
     else:
         b_v = tl.reshape(b_v, (SAMPLES, CLASSES, POSITIONS, SAMPLES2, CLASSES2, POSITIONS2))
         b_v = b_v * tl.reshape(b_w, (SAMPLES, 1, POSITIONS, SAMPLES2, 1, POSITIONS2))
-        b_sum = tl.reshape(tl.sum(tl.sum(b_v, 5), 2), (SAMPLES * CLASSES, SAMPLES2 * CLASSES2))
+        b_sum = tl.reshape(b_v, (ROWS * POSITIONS, COLUMNS * POSITIONS2))
+    if POSITIONS2 > 1:
+        b_sum = tl.sum(tl.reshape(b_sum, (ROWS * POSITIONS, COLUMNS, POSITIONS2)), 2)
+    if POSITIONS > 1:
+        b_sum = tl.sum(tl.reshape(b_sum, (ROWS, POSITIONS, COLUMNS)), 1)
     return b_sum
 
 

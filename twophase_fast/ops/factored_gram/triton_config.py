@@ -28,26 +28,28 @@ SETUP = 24
 LEAST_ROWS = 16
 """Rows that classes share at least: fewer do not fill a matrix instruction."""
 
-_EXACT = launch(ROWS=64, COLUMNS=64, DEPTH=16, num_warps=8, num_stages=3)
-_EXACT_SMALL = launch(ROWS=32, COLUMNS=32, DEPTH=16, num_warps=4, num_stages=2)
+_BLOCK = launch(ROWS=64, COLUMNS=64, DEPTH=16, num_warps=8, num_stages=3)
+_SMALL = launch(ROWS=64, COLUMNS=32, DEPTH=16, num_warps=4, num_stages=2)
+_SMALLEST = launch(ROWS=32, COLUMNS=32, DEPTH=16, num_warps=4, num_stages=2)
 _DOUBLE = launch(ROWS=32, COLUMNS=32, DEPTH=16, num_warps=4, num_stages=3)
-_MATRIX = launch(ROWS=64, COLUMNS=64, DEPTH=32, num_warps=8, num_stages=3)
-_MATRIX_SMALL = launch(ROWS=64, COLUMNS=32, DEPTH=32, num_warps=4, num_stages=3)
-_RAGGED = launch(ROWS=64, COLUMNS=64, DEPTH=16, num_warps=8, num_stages=3)
-_RAGGED_SMALL = launch(ROWS=64, COLUMNS=32, DEPTH=16, num_warps=4, num_stages=2)
+_DEEP = launch(ROWS=64, COLUMNS=64, DEPTH=32, num_warps=8, num_stages=3)
+_DEEP_SMALL = launch(ROWS=64, COLUMNS=32, DEPTH=32, num_warps=4, num_stages=3)
+_DEEP_SERIAL = launch(ROWS=64, COLUMNS=64, DEPTH=32, num_warps=8, num_stages=1)
+_ALIGNMENTS, _SIZES = ("aligned", "any"), ("large", "small")
 
 LAUNCHES = LaunchTable(
     op="factored_gram",
     rows={
-        ("ieee", "float32", "aligned", "large"): (_EXACT, _EXACT_SMALL),
-        ("ieee", "float32", "aligned", "small"): (_EXACT_SMALL, _EXACT),
-        ("ieee", "float32", "any", "large"): (_RAGGED, _RAGGED_SMALL),
-        ("ieee", "float32", "any", "small"): (_RAGGED_SMALL, _RAGGED),
-        **{("ieee", "float64", *rest): (_DOUBLE,) for rest in product(("aligned", "any"), ("large", "small"))},
-        **{(mode, "float32", "aligned", "large"): (_MATRIX, _MATRIX_SMALL) for mode in MODES[1:]},
-        **{(mode, "float32", "aligned", "small"): (_MATRIX_SMALL, _MATRIX) for mode in MODES[1:]},
-        **{(mode, "float32", "any", "large"): (_RAGGED, _RAGGED_SMALL) for mode in MODES[1:]},
-        **{(mode, "float32", "any", "small"): (_RAGGED_SMALL, _RAGGED) for mode in MODES[1:]},
+        ("ieee", "float32", "aligned", "large"): (_BLOCK, _SMALLEST),
+        ("ieee", "float32", "aligned", "small"): (_SMALLEST, _BLOCK),
+        **{("ieee", "float64", *rest): (_DOUBLE,) for rest in product(_ALIGNMENTS, _SIZES)},
+        ("tf32x3", "float32", "aligned", "large"): (_BLOCK, _SMALL),
+        ("tf32x3", "float32", "aligned", "small"): (_SMALL, _BLOCK),
+        ("tf32", "float32", "aligned", "large"): (_DEEP, _DEEP_SMALL),
+        ("tf32", "float32", "aligned", "small"): (_DEEP_SMALL, _DEEP),
+        **{("bf16x3", "float32", "aligned", size): (_DEEP_SERIAL,) for size in _SIZES},
+        **{(mode, "float32", "any", "large"): (_BLOCK, _SMALL) for mode in MODES},
+        **{(mode, "float32", "any", "small"): (_SMALL, _BLOCK) for mode in MODES},
     },
     interpreted=launch(ROWS=16, COLUMNS=16, DEPTH=16),
 )

@@ -26,13 +26,14 @@ from twophase_fast.ops.factored_gram.triton_blocks import (
     block_arguments,
     block_indices,
     distinct,
+    is_wide,
     out_strides,
     row_offsets,
     row_products,
     targets_of,
     weighted_sum,
 )
-from twophase_fast.ops.factored_gram.triton_config import LAUNCHES, choose, programs, split
+from twophase_fast.ops.factored_gram.triton_config import LAUNCHES, Split, choose, programs, split
 from twophase_fast.ops.gram.triton_kernel import symmetrize_
 
 Side: TypeAlias = tuple[torch.Tensor, torch.Tensor]
@@ -47,7 +48,7 @@ def factored_gram_kernel(
     s_a2m, s_a2s, s_a2d, s_g2m, s_g2e, s_g2s, s_g2p,
     OUTPUT: tl.constexpr, SYMMETRIC: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr, DEPTH: tl.constexpr,
     CLASSES: tl.constexpr, CLASSES2: tl.constexpr, POSITIONS: tl.constexpr, POSITIONS2: tl.constexpr,
-    EVEN: tl.constexpr, MODE: tl.constexpr, ACC: tl.constexpr,
+    EVEN: tl.constexpr, MODE: tl.constexpr, ACC: tl.constexpr, WIDE: tl.constexpr,
 ):  # fmt: skip
     """out[n,m,c,c'] += Σ_{t,s} (a[n,t]·a2[m,s]) (g[n,c,t]·g2[m,c',s]), or its trace or diagonal over c = c'."""
     N: tl.constexpr = ROWS // (CLASSES * POSITIONS)
@@ -63,24 +64,24 @@ def factored_gram_kernel(
     p_g2 += i_m.to(tl.int64) * s_g2m + i_e.to(tl.int64) * s_g2e
     b_sum = tl.zeros((N * CLASSES, M * CLASSES2), dtype=ACC)
     for t in range(0, n_t, POSITIONS):
-        o_a = row_offsets(i_n, 0, t, n_n, 1, n_t, s_an, 0, s_at, N, 1, POSITIONS)
-        o_g = row_offsets(i_n, i_c, t, n_n, n_c, n_t, s_gn, s_gc, s_gt, N, CLASSES, POSITIONS)
-        m_t = t + tl.arange(0, N * POSITIONS) % POSITIONS < n_t
+        o_a = row_offsets(i_n, 0, t, n_n, 1, n_t, s_an, 0, s_at, N, 1, POSITIONS, WIDE)
+        o_g = row_offsets(i_n, i_c, t, n_n, n_c, n_t, s_gn, s_gc, s_gt, N, CLASSES, POSITIONS, WIDE)
+        b_t = tl.where(t + tl.arange(0, N * POSITIONS) % POSITIONS < n_t, 1.0, 0.0).to(ACC)
         for s in range(0, n_s, POSITIONS2):
-            o_a2 = row_offsets(i_m, 0, s, n_m, 1, n_s, s_a2m, 0, s_a2s, M, 1, POSITIONS2)
-            o_g2 = row_offsets(i_m, i_e, s, n_m, n_e, n_s, s_g2m, s_g2e, s_g2s, M, CLASSES2, POSITIONS2)
-            m_s = s + tl.arange(0, M * POSITIONS2) % POSITIONS2 < n_s
+            o_a2 = row_offsets(i_m, 0, s, n_m, 1, n_s, s_a2m, 0, s_a2s, M, 1, POSITIONS2, WIDE)
+            o_g2 = row_offsets(i_m, i_e, s, n_m, n_e, n_s, s_g2m, s_g2e, s_g2s, M, CLASSES2, POSITIONS2, WIDE)
+            b_s = tl.where(s + tl.arange(0, M * POSITIONS2) % POSITIONS2 < n_s, 1.0, 0.0).to(ACC)
             p_at = p_a + tl.cast(t, tl.int64) * s_at
             p_as = p_a2 + tl.cast(s, tl.int64) * s_a2s
             b_w = tl.zeros((N * POSITIONS, M * POSITIONS2), dtype=ACC)
-            b_w = row_products(b_w, p_at, p_as, o_a, o_a2, s_ad, s_a2d, 0, 0, n_d, 1, False, DEPTH, EVEN, MODE)
+            b_w = row_products(b_w, p_at, p_as, o_a, o_a2, s_ad, s_a2d, 0, 0, n_d, 1, False, DEPTH, EVEN, MODE, WIDE)
             if POSITIONS * POSITIONS2 > 1:
-                b_w = tl.where(m_t[:, None] & m_s[None, :], b_w, 0.0)
+                b_w = b_w * b_t[:, None] * b_s[None, :]  # positions past the end weigh nothing
             p_gt = p_g + tl.cast(t, tl.int64) * s_gt
             p_gs = p_g2 + tl.cast(s, tl.int64) * s_g2s
             b_v = tl.zeros((ROWS, COLUMNS), dtype=ACC)
             b_v = row_products(
-                b_v, p_gt, p_gs, o_g, o_g2, s_gp, s_g2p, s_gc, s_g2e, n_p, n_c, SUMMED, DEPTH, EVEN, MODE
+                b_v, p_gt, p_gs, o_g, o_g2, s_gp, s_g2p, s_gc, s_g2e, n_p, n_c, SUMMED, DEPTH, EVEN, MODE, WIDE
             )
             b_sum += weighted_sum(b_w, b_v, N, CLASSES, POSITIONS, M, CLASSES2, POSITIONS2)
     add_block(p_out, b_sum, i_n, i_c, i_m, i_e, n_n, n_c, n_m, n_e, s_on, s_oc, s_om, s_oe, N, CLASSES, M, CLASSES2)
@@ -119,8 +120,17 @@ class Problem:
             *out_strides(self.out), *strides(self.left), *strides(self.right),
             OUTPUT=self.output, SYMMETRIC=self.symmetric, **parts.arguments(),
             EVEN=s.inputs % chosen["DEPTH"] == s.outputs % chosen["DEPTH"] == 0,
-            MODE=self.mode, ACC=ACCUMULATORS[self.out.dtype], **chosen.arguments(),
+            WIDE=self._is_wide(parts, chosen), MODE=self.mode, ACC=ACCUMULATORS[self.out.dtype], **chosen.arguments(),
         )  # fmt: skip
+
+    def _is_wide(self, parts: Split, chosen: Launch) -> bool:
+        depth, (n, m) = chosen["DEPTH"], parts.samples(chosen)
+        return is_wide(
+            (self.left[0], (n, parts.positions, depth)),
+            (self.left[1], (n, parts.classes, parts.positions, depth)),
+            (self.right[0], (m, parts.positions2, depth)),
+            (self.right[1], (m, parts.classes2, parts.positions2, depth)),
+        )
 
 
 def factored_gram(
@@ -212,4 +222,4 @@ def _aot_arguments(mode: str, dtype: str, parts: dict[str, Any], *, aligned: boo
     names = [parameter.name for parameter in factored_gram_kernel.params]
     arguments = block_arguments(names, dtype, aligned=aligned, point=parts["POSITIONS"] == 1)
     both = {f"{name}2": parts[name] for name in ("CLASSES", "POSITIONS")}
-    return {**arguments, **parts, **both, "SYMMETRIC": True, "EVEN": aligned, "MODE": mode}
+    return {**arguments, **parts, **both, "SYMMETRIC": True, "EVEN": aligned, "MODE": mode, "WIDE": False}
