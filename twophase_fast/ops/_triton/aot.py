@@ -77,7 +77,7 @@ class AotRow:
     wgmma: bool = False
 
     def __str__(self) -> str:
-        return f"{self.op} {self.kernel.__name__} {self.label} {self.launch}"
+        return f"{self.op} {self.kernel.__name__} {self.label} {self.launch} for {' '.join(self.targets)}"
 
 
 @dataclass(frozen=True)
