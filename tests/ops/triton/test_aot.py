@@ -39,6 +39,30 @@ def test_every_configuration_compiles_without_spills(row, target):
     assert_fits(row, target)
 
 
+def of_one(row: aot.AotRow, names: list[str]) -> aot.AotRow:
+    """The row as Triton compiles it where these run-time integers are 1: it makes constants of them."""
+    return dataclasses.replace(row, arguments={**row.arguments, **dict.fromkeys(names, 1)})
+
+
+def integers(row: aot.AotRow) -> list[str]:
+    return [name for name, value in row.arguments.items() if isinstance(value, str) and value.startswith("i32")]
+
+
+SM_90 = [row for row, target in sample() if target == "sm_90"]
+
+
+@pytest.mark.parametrize("row", SM_90, ids=str)
+def test_sizes_of_one_compile(row):
+    aot.compile_row(of_one(row, integers(row)), "sm_90")
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("row", SM_90, ids=str)
+def test_each_size_of_one_compiles(row):
+    for name in integers(row):
+        aot.compile_row(of_one(row, [name]), "sm_90")
+
+
 def test_rows_are_told_apart():
     names = [str(row) for row in aot.rows()]
     assert len(names) == len(set(names))

@@ -13,10 +13,11 @@ from twophase_fast.ops._checks import ALL_FLOATS
 pytest.importorskip("triton")
 import triton.language as tl
 
+from twophase_fast.ops._triton import modes
 from twophase_fast.ops._triton.kernel import kernel
 from twophase_fast.ops._triton.split import split_sum
 from twophase_fast.ops._triton.tiles import rectangle_tile, triangle_tile
-from twophase_fast.ops.gram import triton_kernel
+from twophase_fast.ops.gram import config, triton_kernel
 
 SIZES = [
     {"batch": 0, "n": 1, "m": 0, "p": 1},
@@ -43,6 +44,17 @@ def test_every_mode_keeps_its_bound(platform, precision, interpreted, monkeypatc
     on_platform(monkeypatch, platform)
     for name, sizes in itertools.product(("gram", "gram_"), (SIZES[1], SIZES[3])):
         assert_accurate(case_of(name), sizes, torch.float32, precision)
+
+
+@pytest.mark.parametrize(
+    ("architecture", "platform"), [("sm_80", "cuda"), ("sm_90", "cuda"), ("gfx942", "gfx942"), ("gfx942", "hip")]
+)
+def test_the_launch_table_has_every_case(architecture, platform, monkeypatch):
+    on_platform(monkeypatch, platform)
+    monkeypatch.setattr(triton_kernel, "architecture", lambda: architecture)
+    for dtype, precision, rows in itertools.product(ALL_FLOATS, ("highest", "high", "medium"), (5, 5000)):
+        key = triton_kernel.launch_key(dtype, modes.mode(precision, dtype), rows, rows)
+        assert config.GRAM.rows[key]
 
 
 @pytest.mark.parametrize("layout", [spread_out, column_major])

@@ -69,14 +69,14 @@ def test_every_term_is_added_once_and_every_sum_is_written(lengths, parts):
     cut = schedule(lengths, parts, 16, 1024)
     assert 1 <= len(cut) <= parts
     assert len({len(part) for part in cut}) == 1
-    pieces = [piece for part in cut for piece in part if piece.count]
+    pieces = [piece for part in cut for piece in part if piece.terms]
     for segment, length in enumerate(lengths):
         own = [piece for piece in pieces if piece.segment == segment]
-        assert [piece.start for piece in own] == [0, *(piece.start + piece.count for piece in own)][: len(own)]
-        assert sum(piece.count for piece in own) == length
+        assert [piece.start for piece in own] == [0, *(piece.start + piece.terms for piece in own)][: len(own)]
+        assert sum(piece.terms for piece in own) == length
         assert all(piece.start % 16 == 0 for piece in own)
     for part in cut:
-        real = [piece for piece in part if piece.count]
+        real = [piece for piece in part if piece.terms]
         kinds = [piece.written for piece in real if piece.written != NOT_YET]
         assert kinds == [FIRST] + [LATER] * (len(kinds) - 1)
         assert real[-1].written != NOT_YET
@@ -87,7 +87,7 @@ def sums_between_writes(pieces) -> int:
     """The most terms, in whole steps, that are added before a write."""
     longest = current = 0
     for piece in pieces:
-        current += -(-piece.count // 16) * 16
+        current += -(-piece.terms // 16) * 16
         longest = max(longest, current)
         if piece.written != NOT_YET:
             current = 0
@@ -96,5 +96,5 @@ def sums_between_writes(pieces) -> int:
 
 def test_parts_do_equal_work():
     cut = schedule((10_000, 16, 16, 3000), 7, 16, 4096)
-    work = [sum(piece.count for piece in part) for part in cut]
+    work = [sum(piece.terms for piece in part) for part in cut]
     assert max(work) - min(work) <= 7 * 16

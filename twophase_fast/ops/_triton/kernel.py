@@ -29,10 +29,12 @@ class Kernel(JITFunction):
         return interpreter.rewritten(self.fn)(*args, **kwargs)
 
     def run(self, *args: Any, grid: Any, warmup: bool, **kwargs: Any) -> Any:
-        """Launch; `kernel[grid](...)` comes here."""
-        if _on_cpu((*args, *kwargs.values())):
+        """Launch on the device of the tensors, which need not be the current one; `kernel[grid](...)` comes here."""
+        device = _device((*args, *kwargs.values()))
+        if device.type == "cpu":
             return interpreter.run(self.fn, self.arg_names, grid, args, kwargs)
-        return super().run(*args, grid=grid, warmup=warmup, **kwargs)
+        with torch.cuda.device(device):
+            return super().run(*args, grid=grid, warmup=warmup, **kwargs)
 
 
 def kernel(function: Callable[..., Any]) -> Kernel:
@@ -40,5 +42,6 @@ def kernel(function: Callable[..., Any]) -> Kernel:
     return Kernel(function)
 
 
-def _on_cpu(values: tuple[Any, ...]) -> bool:
-    return any(isinstance(value, torch.Tensor) and value.is_cpu for value in values)
+def _device(values: tuple[Any, ...]) -> torch.device:
+    """Return the device of the first tensor; the public functions have checked that all share it."""
+    return next(value.device for value in values if isinstance(value, torch.Tensor))

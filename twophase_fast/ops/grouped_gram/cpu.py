@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 
 from twophase_fast.ops._checks import ALL_FLOATS
@@ -18,5 +20,6 @@ def refuses_grouped_gram_(
 
 def grouped_gram_(out: torch.Tensor, xs: list[torch.Tensor], ys: list[torch.Tensor], precision: str) -> None:
     """Add x yᵀ to `out` for every pair of segments; an empty `ys` stands for `xs`, upper triangle only."""
-    for x, y in zip(xs, ys or [None] * len(xs), strict=True):
+    seconds: Sequence[torch.Tensor | None] = ys or [None] * len(xs)
+    for x, y in zip(xs, seconds, strict=True):
         cpu.gram_(out, x, y, precision)

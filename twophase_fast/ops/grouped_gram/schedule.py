@@ -10,11 +10,11 @@ NOT_YET, FIRST, LATER = 0, 1, 2
 
 
 class Piece(NamedTuple):
-    """Terms `start` to `start + count` of a segment; `written` is NOT_YET, FIRST or LATER."""
+    """Terms `start` to `start + terms` of a segment; `written` is NOT_YET, FIRST or LATER."""
 
     segment: int
     start: int
-    count: int
+    terms: int
     written: int
 
 
