@@ -12,6 +12,7 @@ from twophase_fast.ops.gram import gram, gram_, symmetrize_
 from twophase_fast.ops.grouped_gram import grouped_gram_
 from twophase_fast.ops.pair_moments import PairMoments, one_minus_cos, pair_moments
 from twophase_fast.ops.per_sample_grad import per_sample_conv_grad, per_sample_grad
+from twophase_fast.ops.random_projection import random_projection, random_projection_
 
 __all__ = [
     "PairMoments",
@@ -26,5 +27,7 @@ __all__ = [
     "pair_moments",
     "per_sample_conv_grad",
     "per_sample_grad",
+    "random_projection",
+    "random_projection_",
     "symmetrize_",
 ]

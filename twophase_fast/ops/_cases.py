@@ -17,6 +17,7 @@ from twophase_fast import ops
 from twophase_fast.ops._case import ODD_SIZES, Inputs, OpCase, Sizes, poison_lower, random
 from twophase_fast.ops._checks import ALL_FLOATS
 from twophase_fast.ops._factored_cases import FACTORED_CASES
+from twophase_fast.ops._projection_cases import PROJECTION_CASES
 
 
 def _gram_sizes() -> Sequence[Sizes]:
@@ -165,5 +166,6 @@ OP_CASES: tuple[OpCase, ...] = (
         truth=_moment_truth,
     ),
     *FACTORED_CASES,
+    *PROJECTION_CASES,
 )
 """All ops, one row each."""
