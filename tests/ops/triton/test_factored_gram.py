@@ -1,5 +1,7 @@
 """`factored_gram` in Triton: every output, split of a block, mode and dtype against the float64 reference."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -12,7 +14,7 @@ from twophase_fast.ops import _operands
 from twophase_fast.ops._triton.launch import launch
 from twophase_fast.ops.factored_gram import triton_kernel
 from twophase_fast.ops.factored_gram.config import Sizes
-from twophase_fast.ops.factored_gram.triton_config import LAUNCHES, split
+from twophase_fast.ops.factored_gram.triton_config import LAUNCHES, method, split
 
 pytestmark = pytest.mark.usefixtures("interpreted")
 FLOATS = [torch.float32, torch.float64]
@@ -30,6 +32,12 @@ SHAPES = [
     {"d": 0},
 ]
 OUTPUTS = {"full": 0, "trace": 1, "diagonal": 2}
+
+
+@pytest.fixture(autouse=True)
+def fused(monkeypatch):
+    """Small sizes would mostly be materialised."""
+    monkeypatch.setattr(triton_kernel, "method", lambda *_: "fused")
 
 
 def operands(seed, n, t, c, d, p, dtype=torch.float32):
@@ -135,3 +143,21 @@ def test_offsets_beyond_32_bits_are_computed_in_64(monkeypatch):
     monkeypatch.setattr(triton_kernel, "is_wide", lambda *_: True)
     problem.start(chosen)
     torch.testing.assert_close(problem.out, exact)
+
+
+@pytest.mark.parametrize("output", OUTPUTS)
+def test_jacobians_where_they_are_cheaper(output, monkeypatch):
+    left, right = operands(6, n=3, t=9, c=2, d=3, p=4), operands(7, n=2, t=11, c=2, d=3, p=4)
+    assert method(Sizes(3, 2, 9, 11, 2, 2, 3, 4), output) == "materialised"
+    monkeypatch.setattr(triton_kernel, "method", method)
+    small = replace(triton_kernel._KERNELS, jacobian=1 << 9, inputs=2)
+    monkeypatch.setattr(triton_kernel, "_KERNELS", small)
+    for second in (right, (None, None)):
+        got = ops.factored_gram(*left, *second, output=output, backend="triton")
+        torch.testing.assert_close(got, ops.factored_gram(*left, *second, output=output, backend="reference"))
+
+
+def test_the_method_follows_the_cost():
+    assert method(Sizes(64, 64, 1, 1, 10, 10, 512, 512), "full") == "fused"
+    assert method(Sizes(64, 64, 4, 4, 10, 10, 512, 512), "trace") == "fused"
+    assert method(Sizes(64, 64, 64, 64, 10, 10, 512, 512), "full") == "materialised"

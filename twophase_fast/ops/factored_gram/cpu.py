@@ -8,6 +8,9 @@ from twophase_fast import _native
 from twophase_fast.ops import _cpu, _operands
 from twophase_fast.ops.factored_gram import config, materialised
 from twophase_fast.ops.gram import cpu as gram_cpu
+from twophase_fast.ops.per_sample_grad import cpu as grad_cpu
+
+_SLICE_INPUTS = 192  # whole panels of every instruction set
 
 
 def refuses(
@@ -78,7 +81,8 @@ def run(
     """Run one method with given block sizes."""
     if method == "materialised":
         right = None if a2 is None or g2 is None else (a2, g2)
-        return materialised.add(out, (a, g), right, output, blocks.jacobian)
+        kernels = materialised.Kernels(gram_cpu.gram_, grad_cpu.per_sample_grad_out, blocks.jacobian, _SLICE_INPUTS)
+        return materialised.add(out, (a, g), right, output, kernels)
     second = (None, None) if a2 is None or g2 is None else (a2.numpy(), g2.numpy())
     _native.call("factored_gram_", out.numpy(), a.numpy(), g.numpy(), *second, output, method, blocks.as_list())
 

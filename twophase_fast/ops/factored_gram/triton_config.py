@@ -11,12 +11,13 @@ from dataclasses import astuple, dataclass
 from functools import lru_cache
 from itertools import product
 from math import ceil
-from typing import TypeAlias
+from typing import Literal, TypeAlias
 
 import torch
 
 from twophase_fast.ops._triton.launch import Launch, LaunchTable, launch
 from twophase_fast.ops._triton.modes import MODES
+from twophase_fast.ops.factored_gram import config
 from twophase_fast.ops.factored_gram.config import Sizes
 
 Trial: TypeAlias = Callable[[Launch], None]
@@ -25,6 +26,12 @@ FULL_GRID = 128
 """Programs that fill a GPU; below, smaller blocks are taken."""
 SETUP = 24
 """Terms of depth that a block of positions costs besides its own."""
+TILE_RATE = 0.5
+"""Throughput of the fused products relative to those of `gram`, whose blocks are larger; estimated, not measured."""
+JACOBIAN_BYTES = 1 << 26
+"""Bytes of Jacobian per side that are held at a time where samples are materialised after all."""
+JACOBIAN_INPUTS = 1 << 12
+"""Most inputs of the layer in such a slice."""
 LEAST_ROWS = 16
 """Rows that classes share at least: fewer do not fill a matrix instruction."""
 
@@ -83,6 +90,12 @@ class Split:
             chosen["ROWS"] // (self.classes * self.positions),
             chosen["COLUMNS"] // (self.classes2 * self.positions2),
         )
+
+
+def method(sizes: Sizes, output: str) -> Literal["fused", "materialised"]:
+    """Return the method with the least predicted time; one position is always fused."""
+    fused = config.tiles_cost(sizes, output) / TILE_RATE
+    return "materialised" if config.materialised_cost(sizes, output) < fused else "fused"
 
 
 @lru_cache(maxsize=4096)

@@ -2,7 +2,7 @@
 
 One program computes one block of samples n x m (and classes c x c'): for each pair of blocks of positions the weights
 w = a aᵀ and the products v = g gᵀ stay in registers, and Σ w·v is added to `out` once. T = S = 1 is the case of one
-position per block.
+position per block. Where many positions and classes make Jacobians cheaper, slices of them go through `gram`.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from twophase_fast.ops._triton import modes
 from twophase_fast.ops._triton.aot import AotRow
 from twophase_fast.ops._triton.kernel import kernel
 from twophase_fast.ops._triton.launch import Launch
+from twophase_fast.ops.factored_gram import materialised
 from twophase_fast.ops.factored_gram.config import Sizes
 from twophase_fast.ops.factored_gram.triton_blocks import (
     ACCUMULATORS,
@@ -33,8 +34,20 @@ from twophase_fast.ops.factored_gram.triton_blocks import (
     targets_of,
     weighted_sum,
 )
-from twophase_fast.ops.factored_gram.triton_config import LAUNCHES, Split, choose, programs, split
-from twophase_fast.ops.gram.triton_kernel import symmetrize_
+from twophase_fast.ops.factored_gram.triton_config import (
+    JACOBIAN_BYTES,
+    JACOBIAN_INPUTS,
+    LAUNCHES,
+    Split,
+    choose,
+    method,
+    programs,
+    split,
+)
+from twophase_fast.ops.gram.triton_kernel import gram_, symmetrize_
+from twophase_fast.ops.per_sample_grad.triton_kernel import per_sample_grad_out
+
+_KERNELS = materialised.Kernels(gram_, per_sample_grad_out, JACOBIAN_BYTES, JACOBIAN_INPUTS)
 
 Side: TypeAlias = tuple[torch.Tensor, torch.Tensor]
 
@@ -164,8 +177,12 @@ def factored_gram_(
     if output == "trace":
         left, right = joined(left, right)
     problem = Problem(out, left, right, output, symmetric, modes.mode(precision, a.dtype))
-    if out.numel() and problem.sizes.positions and problem.sizes.positions2:
+    if not (out.numel() and problem.sizes.positions and problem.sizes.positions2):
+        return
+    if method(problem.sizes, output) == "fused":
         problem.start(problem.choose())
+    else:
+        materialised.add(out, left, None if symmetric else right, output, _KERNELS, precision)
 
 
 def joined(left: Side, right: Side) -> tuple[Side, Side]:
