@@ -13,6 +13,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +58,8 @@ def main() -> int:
 
 def run_suite() -> dict[str, Any]:
     """Run the tests that need a GPU, with the Triton backend forced."""
-    command = [sys.executable, "-m", "pytest", "-q", "-x", "tests/ops/triton/test_on_gpu.py"]
+    side_by_side = ["-n", str(min(8, os.cpu_count() or 1))] if find_spec("xdist") else []  # compiling takes the time
+    command = [sys.executable, "-m", "pytest", "-q", *side_by_side, "tests/ops/triton/test_on_gpu.py"]
     environment = {**os.environ, "TWOPHASE_BACKEND": "triton", "TWOPHASE_AUTOTUNE": "0"}
     started = time.monotonic()
     try:

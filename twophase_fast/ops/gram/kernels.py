@@ -90,8 +90,8 @@ def gram_kernel(
 ):  # fmt: skip
     """Persistent: program i works through the items i, i + programs, ...; an item is (batch, tile, part).
 
-    With SPLIT the sums of a part go to `partial` [items, BLOCK, BLOCK], else to `out`. WIDE: offsets within a tile need
-    more than 32 bits.
+    With SPLIT the sums of a part go to `partial` [items, BLOCK, BLOCK], else to `out`. WIDE: offsets within a tile or
+    numbers of terms need more than 32 bits.
     """
     o_block = tl.arange(0, BLOCK)
     o_depth = tl.arange(0, DEPTH)
@@ -104,14 +104,18 @@ def gram_kernel(
         i_batch = (i_tile // tiles).to(tl.int64)
         i_row, i_col = tile_of(i_tile % tiles, row_tiles, col_tiles, TRIANGULAR)
         i_row, i_col = i_row * BLOCK, i_col * BLOCK
-        start = (i_part * chunks + step % chunks) * chunk
+        i_chunk = i_part * chunks + step % chunks
+        if WIDE:
+            i_chunk = i_chunk.to(tl.int64)
+        start = i_chunk * chunk
+        count = tl.minimum(chunk, terms - start).to(tl.int32)
         x_tile = x + i_batch * x_batch + i_row.to(tl.int64) * x_row + start.to(tl.int64) * x_col
         y_tile = y + i_batch * y_batch + i_col.to(tl.int64) * y_row + start.to(tl.int64) * y_col
         b_acc = with_inner_products(
             tl.zeros((BLOCK, BLOCK), dtype=ACC), x_tile, y_tile,
             offsets(tl.minimum(o_block, rows - 1 - i_row), o_depth, x_row, x_col, WIDE),
             offsets(o_depth, tl.minimum(o_block, columns - 1 - i_col), y_col, y_row, WIDE),
-            DEPTH * x_col, DEPTH * y_col, tl.minimum(chunk, terms - start), DEPTH, MODE,
+            DEPTH * x_col, DEPTH * y_col, count, DEPTH, MODE,
         )  # fmt: skip
         later = step % chunks > 0
         if SPLIT:

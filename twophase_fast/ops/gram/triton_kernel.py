@@ -78,8 +78,8 @@ def accumulator(dtype: torch.dtype) -> tl.dtype:
 
 
 def is_wide(tensor: torch.Tensor, block: int) -> bool:
-    """Return whether offsets within a tile of `block` rows or columns need more than 32 bits."""
-    return sum(tensor.stride()[-2:]) * max(block, LONGEST_STEP) >= 2**31
+    """Return whether offsets within a tile of `block` rows or columns, or numbers of terms, need more than 32 bits."""
+    return max(sum(tensor.stride()[-2:]) * max(block, LONGEST_STEP), *tensor.shape) >= 2**31
 
 
 def _batched(tensor: torch.Tensor) -> torch.Tensor:
