@@ -87,3 +87,12 @@ def test_the_symmetric_block_is_exactly_symmetric():
 
 def test_repeats_are_bitwise_equal():
     assert_repeatable(case_of("embedding_gram"), {**BASE, "n": 9, "output": 0}, torch.float32)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_is_summed_in_float32(dtype):
+    tokens, g = operands(4, 3, 4, 2, 20)
+    got = ops.embedding_gram(tokens, g.to(dtype), backend="triton")
+    exact = ops.embedding_gram(tokens, g.to(dtype).double(), backend="reference")
+    assert got.dtype == torch.float32
+    torch.testing.assert_close(got.double(), exact, rtol=1e-5, atol=1e-5)

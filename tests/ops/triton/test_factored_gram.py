@@ -161,3 +161,9 @@ def test_the_method_follows_the_cost():
     assert method(Sizes(64, 64, 1, 1, 10, 10, 512, 512), "full") == "fused"
     assert method(Sizes(64, 64, 4, 4, 10, 10, 512, 512), "trace") == "fused"
     assert method(Sizes(64, 64, 64, 64, 10, 10, 512, 512), "full") == "materialised"
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_is_summed_in_float32(dtype):
+    for output, shape in enumerate(({}, {"t": 1, "s": 1, "m": 0}, {"d": 20, "p": 18})):
+        assert_accurate(case_of("factored_gram"), {**BASE, **shape, "output": output}, dtype)

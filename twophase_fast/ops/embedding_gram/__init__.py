@@ -32,7 +32,8 @@ def embedding_gram(
 
     Args:
         tokens: Row of the table taken at each position `[N, T]`, int32 or int64.
-        g: Cotangents at the embedded positions `[N, C, T, p]`, float32 or float64.
+        g: Cotangents at the embedded positions `[N, C, T, p]`, float32, float64, bfloat16 or
+            float16.
         tokens2: Rows taken by the second side `[M, S]`, dtype of `tokens`, or None.
         g2: Cotangents of the second side `[M, C', S, p]`, or None; C' = C unless output="full".
         output: `"full"`, `"trace"` or `"diagonal"`.
@@ -42,8 +43,9 @@ def embedding_gram(
         backend: `"reference"`, `"cpu"`, `"triton"`, or None for the first that fits.
 
     Returns:
-        full `[N, M, C, C']`, trace `[N, M]` or diagonal `[N, M, C]`, dtype and device of `g`, summed in that dtype,
-        without gradient. In memory full is the kernel matrix `[N·C, M·C']` and diagonal `[C, N, M]`.
+        full `[N, M, C, C']`, trace `[N, M]` or diagonal `[N, M, C]`, device of `g`, without gradient; summed
+        and returned in float64 for float64 cotangents, else in float32. In memory full is the kernel matrix
+        `[N·C, M·C']` and diagonal `[C, N, M]`.
 
     Raises:
         InputError: Wrong rank, shape, dtype, device, output, padding_idx or precision, or only one of tokens2 and g2.
@@ -74,9 +76,11 @@ def embedding_gram_(
     once, after the last accumulation.
 
     Args:
-        out: full `[N, M, C, C']`, trace `[N, M]` or diagonal `[N, M, C]`; shares no memory with the operands.
+        out: full `[N, M, C, C']`, trace `[N, M]` or diagonal `[N, M, C]`, float64 for float64 cotangents, else
+            float32; shares no memory with the operands.
         tokens: Row of the table taken at each position `[N, T]`, int32 or int64.
-        g: Cotangents at the embedded positions `[N, C, T, p]`, float32 or float64.
+        g: Cotangents at the embedded positions `[N, C, T, p]`, float32, float64, bfloat16 or
+            float16.
         tokens2: Rows taken by the second side `[M, S]`, or None.
         g2: Cotangents of the second side `[M, C', S, p]`, or None.
         output: `"full"`, `"trace"` or `"diagonal"`.
@@ -94,7 +98,7 @@ def embedding_gram_(
     """
     _checks.precision(precision)
     _check(tokens, g, tokens2, g2, output, padding_idx)
-    _operands.writable(out, _operands.gram_shape(output, g, g2), _operands.AXES[output], ("g", g))
+    _operands.writable(out, _operands.gram_shape(output, g, g2), _operands.AXES[output], _operands.sums_of("g", g))
     operands = (tokens, _operands.plain(g), tokens2, _operands.plain(g2))
     torch.ops.twophase_fast.embedding_gram_(out, *operands, output, padding_idx, precision, backend or "")
     return out
@@ -126,7 +130,7 @@ def _check_side(tokens: tuple[str, torch.Tensor, str], g: tuple[str, torch.Tenso
     _operands.operand(*tokens)
     _operands.operand(*g)
     _checks.floating(tokens[0], tokens[1], _TOKENS)
-    _checks.floating(g[0], g[1])
+    _checks.floating(g[0], g[1], _checks.ALL_FLOATS)
     if tokens[1].device != g[1].device:
         raise InputError(
             f"{tokens[0]} is on {tokens[1].device} but {g[0]} is on {g[1].device}; move both to one device"
@@ -150,7 +154,7 @@ def _fake_embedding_gram(
 
 def _triton_refuses(*arguments: object) -> list[str]:
     tensors = (argument for argument in arguments if isinstance(argument, torch.Tensor))
-    return refuses(*tensors, dtypes=(*_checks.FLOATS, *_TOKENS))
+    return refuses(*tensors, dtypes=(*_checks.ALL_FLOATS, *_TOKENS))
 
 
 def _fake_write(*_: object) -> None:

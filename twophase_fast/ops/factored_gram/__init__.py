@@ -32,7 +32,7 @@ def factored_gram(
     the result is exactly symmetric. Operands may have any strides and are only read.
 
     Args:
-        a: Inputs of the layer `[N, T, d]`, float32 or float64.
+        a: Inputs of the layer `[N, T, d]`, float32, float64, bfloat16 or float16.
         g: Cotangents at its outputs `[N, C, T, p]`, dtype and device of `a`.
         a2: Inputs of the second side `[M, S, d]`, or None.
         g2: Cotangents of the second side `[M, C', S, p]`, or None; C' = C unless output="full".
@@ -42,8 +42,9 @@ def factored_gram(
         backend: `"reference"`, `"cpu"`, `"triton"`, or None for the first that fits.
 
     Returns:
-        full `[N, M, C, C']`, trace `[N, M]` or diagonal `[N, M, C]`, dtype and device of `a`, summed in that dtype,
-        without gradient. In memory full is the kernel matrix `[N·C, M·C']` and diagonal `[C, N, M]`.
+        full `[N, M, C, C']`, trace `[N, M]` or diagonal `[N, M, C]`, device of `a`, without gradient; summed
+        and returned in float64 for float64 operands, else in float32. In memory full is the kernel matrix
+        `[N·C, M·C']` and diagonal `[C, N, M]`.
 
     Raises:
         InputError: Wrong rank, shape, dtype, device, output or precision, or only one of a2 and g2.
@@ -73,8 +74,9 @@ def factored_gram_(
     once, after the last accumulation.
 
     Args:
-        out: full `[N, M, C, C']`, trace `[N, M]` or diagonal `[N, M, C]`; shares no memory with the operands.
-        a: Inputs of the layer `[N, T, d]`, float32 or float64.
+        out: full `[N, M, C, C']`, trace `[N, M]` or diagonal `[N, M, C]`, float64 for float64 operands, else
+            float32; shares no memory with the operands.
+        a: Inputs of the layer `[N, T, d]`, float32, float64, bfloat16 or float16.
         g: Cotangents at its outputs `[N, C, T, p]`.
         a2: Inputs of the second side `[M, S, d]`, or None.
         g2: Cotangents of the second side `[M, C', S, p]`, or None.
@@ -90,7 +92,7 @@ def factored_gram_(
         BackendError: The named backend cannot run on these inputs.
     """
     _check(a, g, a2, g2, output, precision)
-    _operands.writable(out, _operands.gram_shape(output, g, g2), _operands.AXES[output], ("a", a))
+    _operands.writable(out, _operands.gram_shape(output, g, g2), _operands.AXES[output], _operands.sums_of("a", a))
     operands = [_operands.plain(operand) for operand in (a, g, a2, g2)]
     torch.ops.twophase_fast.factored_gram_(out, *operands, output, precision, backend or "")
     return out
@@ -108,7 +110,7 @@ def _check(
     _operands.output_name(output)
     _operands.both_or_neither("a2", a2, "g2", g2)
     _check_side(("a", a, "N T d"), ("g", g, "N C T p"))
-    _checks.floating("a", a)
+    _checks.floating("a", a, _checks.ALL_FLOATS)
     _checks.alike("g", g, "a", a)
     if a2 is None or g2 is None:
         return

@@ -148,16 +148,18 @@ def block_arguments(names: Sequence[str], dtype: str, *, aligned: bool, point: b
         aligned: Whether operands, depths and strides are multiples of 16, as those of contiguous operands mostly are.
         point: Whether both sides have one position.
     """
-    short = {"float32": "fp32", "float64": "fp64"}[dtype]
+    short = {"float32": "fp32", "float64": "fp64", "half": "bf16"}[dtype]
+    total = tl.float64 if dtype == "float64" else tl.float32
     multiple = ":16" if aligned else ""
     arguments: dict[str, Any] = {name: f"*{short}{multiple}" for name in names if name.startswith("p_")}
+    arguments["p_out"] = f"*{total}{multiple}"
     arguments |= {name: "i32" for name in names if name.startswith("n_")}
     arguments |= {name: f"i32{multiple}" for name in names if name in ("n_d", "n_p") or name.startswith("s_")}
     arguments |= {name: 1 for name in names if name in ("s_ad", "s_gp", "s_a2d", "s_g2p")}
     arguments |= {name: "i32" for name in names if name.startswith("s_o")}
     if point:
         arguments |= {"n_t": 1, "n_s": 1}
-    return {**arguments, "ACC": {"float32": tl.float32, "float64": tl.float64}[dtype]}
+    return {**arguments, "ACC": total}
 
 
 def distinct(table: LaunchTable) -> Iterator[tuple[str, str, str, Launch]]:

@@ -54,13 +54,18 @@ LAUNCHES = LaunchTable(
         ("tf32x3", "float32", "aligned", "small"): (_SMALL, _BLOCK),
         ("tf32", "float32", "aligned", "large"): (_DEEP, _DEEP_SMALL),
         ("tf32", "float32", "aligned", "small"): (_DEEP_SMALL, _DEEP),
+        ("ieee", "half", "aligned", "large"): (_DEEP, _DEEP_SMALL),
+        ("ieee", "half", "aligned", "small"): (_DEEP_SMALL, _DEEP),
+        ("ieee", "half", "any", "large"): (_BLOCK, _SMALL),
+        ("ieee", "half", "any", "small"): (_SMALL, _BLOCK),
         **{("bf16x3", "float32", "aligned", size): (_DEEP_SERIAL,) for size in _SIZES},
         **{(mode, "float32", "any", "large"): (_BLOCK, _SMALL) for mode in MODES},
         **{(mode, "float32", "any", "small"): (_SMALL, _BLOCK) for mode in MODES},
     },
     interpreted=launch(ROWS=16, COLUMNS=16, DEPTH=16),
 )
-"""Key: mode, dtype, whether rows start and end at multiples of 16 elements, whether large blocks fill the GPU."""
+"""Key: mode, dtype ("half" for bfloat16 and float16), whether rows start and end at
+multiples of 16 elements, whether large blocks fill the GPU."""
 
 
 @dataclass(frozen=True)
@@ -108,24 +113,25 @@ def split(sizes: Sizes, output: str, rows: int, columns: int) -> Split:
 
 
 def choose(
-    table: LaunchTable, mode: str, tensors: Sequence[torch.Tensor], sizes: Sizes, output: str, trial: Trial
+    table: LaunchTable, mode: str, operands: Sequence[torch.Tensor], sizes: Sizes, output: str, trial: Trial
 ) -> Launch:
     """Return the launch configuration of a call.
 
     Args:
         table: `LAUNCHES`, or another op's table with the same keys.
         mode: Precision mode.
-        tensors: The accumulator, then the operands whose rows are multiplied.
+        operands: The operands whose rows are multiplied.
         sizes: Sizes of both sides.
         output: "full", "trace" or "diagonal".
         trial: Runs the call into scratch memory.
     """
-    out, *operands = tensors
-    key = mode, str(out.dtype).removeprefix("torch."), "aligned" if all(map(_aligned, operands)) else "any"
+    name = str(operands[0].dtype).removeprefix("torch.")
+    kind = name if name in ("float32", "float64") else "half"
+    key = mode, kind, "aligned" if all(map(_aligned, operands)) else "any"
     large = table.rows[*key, "large"][0]
     parts = split(sizes, output, large["ROWS"], large["COLUMNS"])
     size = "large" if programs(sizes, output, parts, large) >= FULL_GRID else "small"
-    return table.choose((*key, size), astuple(sizes), out.device, trial)
+    return table.choose((*key, size), astuple(sizes), operands[0].device, trial)
 
 
 def _aligned(operand: torch.Tensor) -> bool:

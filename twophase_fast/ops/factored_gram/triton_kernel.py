@@ -121,8 +121,8 @@ class Problem:
     def choose(self) -> Launch:
         """Return the launch configuration."""
         trial = replace(self, out=torch.zeros_like(self.out)).start
-        tensors = self.out, *self.left, *self.right
-        return choose(LAUNCHES, self.mode, tensors, self.sizes, self.output, trial)
+        operands = *self.left, *self.right
+        return choose(LAUNCHES, self.mode, operands, self.sizes, self.output, trial)
 
     def start(self, chosen: Launch) -> None:
         """Launch the kernel."""
