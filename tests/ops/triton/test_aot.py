@@ -79,8 +79,20 @@ def test_broken_promises_are_found():
 
 def test_the_committed_report_has_these_rows():
     """If it fails: `python -m benchmarks.triton_report`, and commit what it wrote."""
-    committed = json.loads((triton_report.RESULTS / "triton_aot.json").read_text())["rows"]
-    fields = ("op", "kernel", "label", "launch", "target")
-    expected = [(row.op, row.kernel.__name__, row.label, str(row.launch), target) for row, target in PAIRS]
-    assert [tuple(entry[name] for name in fields) for entry in committed] == expected
-    assert not any(entry["spills"] for entry in committed)
+    committed = triton_report.committed()
+    assert list(committed) == [triton_report.key(row, target) for row, target in PAIRS]
+    assert not any(result.spills for result in committed.values())
+
+
+def test_the_rows_of_one_op_can_be_replaced(monkeypatch, tmp_path, capsys):
+    files = {name: (triton_report.RESULTS / name).read_text() for name in ("triton_aot.json", "triton_aot.md")}
+    entries = json.loads(files["triton_aot.json"])
+    for entry in entries["rows"]:
+        entry["registers"] += 1000
+    monkeypatch.setattr(triton_report, "RESULTS", tmp_path)
+    (tmp_path / "triton_aot.json").write_text(json.dumps(entries))
+    assert triton_report.main(["--op", "symmetrize_", "--save"]) == 0
+    assert capsys.readouterr().out.endswith("6 compilations, 0 broken promises\n")
+    replaced = [result for result in triton_report.committed().values() if result.registers < 1000]
+    assert {result.op for result in replaced} == {"symmetrize_"}
+    assert len(replaced) == 6
