@@ -15,6 +15,7 @@ import torch
 import triton.language as tl
 
 from twophase_fast.ops import _operands
+from twophase_fast.ops._checks import FLOATS
 from twophase_fast.ops._triton import modes
 from twophase_fast.ops._triton.aot import AotRow
 from twophase_fast.ops._triton.kernel import kernel
@@ -179,7 +180,8 @@ def factored_gram_(
     problem = Problem(out, left, right, output, symmetric, modes.mode(precision, a.dtype))
     if not (out.numel() and problem.sizes.positions and problem.sizes.positions2):
         return
-    if method(problem.sizes, output) == "fused":
+    rounds = a.dtype not in FLOATS  # Jacobians in half precision would be rounded between their sums
+    if rounds or method(problem.sizes, output) == "fused":
         problem.start(problem.choose())
     else:
         materialised.add(out, left, None if symmetric else right, output, _KERNELS, precision)
