@@ -58,7 +58,7 @@ def compiled(monkeypatch):
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize("dtype", [torch.float32, pytest.param(torch.float64, marks=pytest.mark.full)], ids=str)
 def test_what_the_launchers_pass_compiles(case, dtype, compiled):
     sizes = [case.sizes[len(case.sizes) // 2], case.sizes[-1]]
     for inputs in (case.inputs(some, dtype) for some in sizes):
