@@ -87,7 +87,13 @@ def test_the_symmetric_block_is_exactly_symmetric(output):
     assert torch.equal(block, mirrored)
 
 
-@pytest.mark.parametrize("key", [key for key in LAUNCHES.rows if key[0] in ("ieee", "tf32x3")], ids="-".join)
+@pytest.mark.parametrize(
+    "key",
+    [
+        pytest.param(key, marks=[] if key[-1] == "large" else pytest.mark.full, id="-".join(key))
+        for key in LAUNCHES.rows
+    ],
+)
 def test_launch_configurations_that_a_gpu_takes(key):
     """Several samples, classes and positions in one block."""
     dtype = getattr(torch, key[1])
@@ -98,7 +104,7 @@ def test_launch_configurations_that_a_gpu_takes(key):
             out = _operands.new_gram(output, left[1], None)
             problem = triton_kernel.Problem(out, left, left, output, symmetric=False, mode=key[0])
             problem.start(LAUNCHES.rows[key][0])
-            torch.testing.assert_close(out.double(), exact, rtol=1e-4, atol=1e-3)
+            assert (out.double() - exact).norm() <= (2e-3 if key[0] == "tf32" else 1e-5) * exact.norm()
 
 
 def test_a_trace_over_one_position_is_one_long_sum():
