@@ -164,8 +164,10 @@ def block_arguments(names: Sequence[str], dtype: str, *, aligned: bool, point: b
 
 def distinct(table: LaunchTable) -> Iterator[tuple[str, str, str, Launch]]:
     """Yield (mode, dtype, alignment, launch) for all launches of a table, each once, if some target has the mode."""
-    seen = dict.fromkeys((*key[:3], chosen) for key, chosen in table.all())
-    yield from (found for found in seen if targets_of(found[0]))
+    seen = dict.fromkeys((key[:3], chosen) for key, chosen in table.all())
+    for (mode, dtype, alignment), chosen in seen:
+        if targets_of(mode):
+            yield mode, dtype, alignment, chosen
 
 
 def targets_of(mode: str) -> tuple[str, ...]:

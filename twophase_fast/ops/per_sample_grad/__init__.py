@@ -232,17 +232,18 @@ _library.define(f"per_sample_grad({_LINEAR}) -> Tensor", fake=_fake_linear)
 _library.define(f"per_sample_grad_out(Tensor(a!) out, {_LINEAR}) -> ()", fake=_fake_write)
 _library.define(f"per_sample_conv_grad({_CONV}) -> Tensor", fake=_fake_conv)
 _library.define(f"per_sample_conv_grad_out(Tensor(a!) out, {_CONV}) -> ()", fake=_fake_write)
-for _name, _cpu_refuses in {
+_CPU_REFUSALS: dict[str, _dispatch.Refusal] = {
     "per_sample_grad": cpu.refuses,
     "per_sample_grad_out": cpu.refuses_out,
     "per_sample_conv_grad": cpu.refuses_conv,
     "per_sample_conv_grad_out": cpu.refuses_conv_out,
-}.items():
+}
+for _name, _refuses in _CPU_REFUSALS.items():
     _dispatch.add(
         _name,
         reference=getattr(reference, _name),
         cpu=getattr(cpu, _name),
-        cpu_refuses=_cpu_refuses,
+        cpu_refuses=_refuses,
         triton=lazy("per_sample_grad", _name),
         triton_refuses=_triton_refuses,
     )

@@ -95,7 +95,7 @@ def random_projection_(out: torch.Tensor, x: torch.Tensor, seed: int, offset: in
     mode = modes.mode(precision, x.dtype)
     key = mode, str(x.dtype).removeprefix("torch.")
     chosen = LAUNCHES.choose(key, (*x.shape, out.shape[1]), x.device)
-    count, length = slices(*x.shape, out.shape[1], chosen)
+    count, length = slices(x.shape[0], x.shape[1], out.shape[1], chosen)
     if count == 1:
         return _start(out.unsqueeze(0), x, seed, offset, length, mode, chosen, add=True)
     parts = out.new_empty(count, *out.shape)
