@@ -12,7 +12,6 @@ import pkgutil
 import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
-from functools import cache
 from importlib import import_module
 from importlib.util import find_spec
 from types import ModuleType
@@ -173,9 +172,3 @@ def _fresh_compiler() -> Iterator[None]:
         knobs.cache.dir = folder
         knobs.nvidia.dump_ptxas_log = True
         yield
-
-
-@cache
-def inspect_all(limit: int | None = None) -> tuple[AotResult, ...]:
-    """Return `inspect` of every row and target (of the first `limit` rows)."""
-    return tuple(inspect(row, target) for row in rows()[:limit] for target in row.targets)
