@@ -4,6 +4,7 @@
 #   make test-full   also the long acceptance runs (up to 60 minutes)
 #   make bench       time and peak memory against the peers, written to benchmarks/results/
 #   make bench-peers an environment of its own for neural-tangents, which make bench then also times
+#   make gpu-check   on a machine with a GPU: force the Triton backend in the tests, time it, write benchmarks/results/
 #   make lint        ruff, import layers, clang-format
 #   make format      rewrite the sources in the project's style
 #   make clean       remove builds and environments
@@ -14,7 +15,10 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c const
 PEERS_PIP := .venv-peers/bin/python -m pip install --quiet --disable-pip-version-check
 SOURCES := setup.py pyproject.toml constraints.txt $(shell find csrc -name '*.cpp' -o -name '*.h')
 
-.PHONY: demo test test-full bench bench-peers lint format clean
+# The environment that is there: a GPU's torch is not the pinned one, and nothing shall come from the network.
+GPU_PYTHON ?= $(if $(wildcard $(BIN)/python),$(BIN)/python,$(PYTHON))
+
+.PHONY: demo test test-full bench bench-peers gpu-check lint format clean
 
 $(BIN)/python:
 	$(PYTHON) -m venv .venv
@@ -61,6 +65,9 @@ bench: .venv/.bench
 	$(BIN)/python -m benchmarks.run
 
 bench-peers: .venv-peers/.ready
+
+gpu-check:
+	$(GPU_PYTHON) -m benchmarks.gpu
 
 lint: .venv/.dev
 	$(BIN)/ruff check --quiet .

@@ -17,6 +17,7 @@
 #include "gram/gram.h"
 #include "pair_moments/pair_moments.h"
 #include "per_sample_grad/per_sample_grad.h"
+#include "random_projection/random_projection.h"
 
 namespace py = pybind11;
 
@@ -326,6 +327,25 @@ void embedding_gram_binding(py::array out, const py::array& tokens, const py::ar
   });
 }
 
+template <class T>
+View<T> matrix_view(const py::array& array) {
+  require(array.ndim() == 2 && holds<T>(array), "expected matrices of one dtype");
+  return {static_cast<T*>(const_cast<void*>(array.data())), stride<T>(array, 0), stride<T>(array, 1)};
+}
+
+void random_projection_binding(py::array out, const py::array& x, uint64_t seed, uint64_t offset,
+                               const std::string& isa, int threads) {
+  with_element_type(out, [&](auto zero) {
+    using T = decltype(zero);
+    require(out.ndim() == 2 && x.ndim() == 2 && out.shape(0) == x.shape(0), "out and x differ in rows");
+    const RandomProjection<T> problem{
+        out.shape(0), x.shape(1), out.shape(1), seed, offset, matrix_view<const T>(x), matrix_view<T>(out)};
+    const Isa tier = parse_isa(isa);
+    const py::gil_scoped_release unlocked;
+    random_projection(problem, tier, threads);
+  });
+}
+
 std::vector<std::string> isa_names() {
   std::vector<std::string> names;
   for (const Isa isa : available_isas()) names.emplace_back(isa_name(isa));
@@ -343,6 +363,7 @@ PYBIND11_MODULE(_C, module) {
   module.def("symmetrize_", symmetrize_binding);
   module.def("factored_gram_", factored_gram_binding);
   module.def("embedding_gram_", embedding_gram_binding);
+  module.def("random_projection_", random_projection_binding);
   module.def("linear_grad", linear_grad_binding);
   module.def("conv_grad", conv_grad_binding);
   module.def("pair_moments", pair_moments_binding);

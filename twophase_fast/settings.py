@@ -5,6 +5,8 @@
 | `TWOPHASE_BACKEND` | backend every op uses when none is named: `reference`, `cpu` or `triton` |
 | `TWOPHASE_ISA` | highest instruction set the C++ kernels may use: `scalar`, `avx2`, `avx512`, `amx` |
 | `TWOPHASE_CACHE_DIR` | folder for calibration and autotuning results (default: `~/.cache/twophase_fast`) |
+| `TWOPHASE_AUTOTUNE` | `0`: Triton kernels take default launch configurations; `1` (default): the fastest, timed once |
+| `TRITON_INTERPRET` | `1`: Triton kernels take CPU tensors, under Triton's interpreter (slow; for tests) |
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ from pathlib import Path
 from twophase_fast._types import InputError
 
 _BACKENDS = ("reference", "cpu", "triton")
+_YES = ("1", "true", "on", "yes", "y")
 _ISAS = ("scalar", "avx2", "avx512", "amx")
 
 
@@ -43,6 +46,20 @@ def isa() -> str | None:
         InputError: The variable names no known instruction set.
     """
     return _choice("TWOPHASE_ISA", _ISAS)
+
+
+def autotune() -> bool:
+    """Return whether launch configurations may be timed; `TWOPHASE_AUTOTUNE=0` says no.
+
+    Raises:
+        InputError: The variable is neither 0 nor 1.
+    """
+    return _choice("TWOPHASE_AUTOTUNE", ("0", "1")) != "0"
+
+
+def interpret() -> bool:
+    """Return whether `TRITON_INTERPRET` lets Triton kernels run on CPU tensors (read at every call)."""
+    return os.environ.get("TRITON_INTERPRET", "").strip().lower() in _YES
 
 
 def cache_dir() -> Path:

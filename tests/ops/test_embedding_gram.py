@@ -66,6 +66,7 @@ BAD = [
     (lambda k, g: (k, g, k, g[..., :2]), {}, r"outputs"),
     (lambda k, g: (k, g), {"padding_idx": -1}, r"padding_idx=-1"),
     (lambda k, g: (k, g), {"output": "sum"}, r"output='sum'"),
+    (lambda k, g: (k, g), {"precision": "fast"}, r"precision='fast'"),
 ]
 
 
@@ -73,3 +74,12 @@ BAD = [
 def test_bad_input_is_refused_by_name(make, options, message):
     with pytest.raises(InputError, match=message):
         ops.embedding_gram(*make(*operands(5)), **options)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_is_summed_in_float32(dtype):
+    tokens, g = operands(6)
+    g = g.to(dtype)
+    got = ops.embedding_gram(tokens, g)
+    assert got.dtype == torch.float32
+    torch.testing.assert_close(got.double(), ops.embedding_gram(tokens, g.double()), rtol=1e-5, atol=1e-5)

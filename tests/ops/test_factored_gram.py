@@ -130,6 +130,7 @@ BAD = [
     (lambda a, g: (a, g, a, g[..., :3]), {}, r"outputs"),
     (lambda a, g: (a, g, a, g[:, :1]), {"output": "trace"}, r"C=2 and g2 has C=1"),
     (lambda a, g: (a, g), {"output": "sum"}, r"output='sum'"),
+    (lambda a, g: (a, g), {"precision": "fast"}, r"precision='fast'"),
     (lambda a, g: (a.numpy(), g), {}, r"torch.Tensor"),
 ]
 
@@ -163,3 +164,16 @@ def test_a_processor_without_vectors_takes_the_reference(monkeypatch):
     assert torch.equal(ops.factored_gram(a, g), ops.factored_gram(a, g, backend="reference"))
     monkeypatch.setenv("TWOPHASE_ISA", "scalar")
     assert ops.factored_gram(a, g, backend="cpu").shape == (5, 5, 2, 2)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_is_summed_in_float32(dtype):
+    a, g = operands(12, dtype=dtype)
+    exact = ops.factored_gram(a.double(), g.double())
+    out = torch.zeros(5, 5, 2, 2)
+    assert ops.factored_gram_(out, a, g, a, g) is out
+    for got in (ops.factored_gram(a, g), out):
+        assert got.dtype == torch.float32
+        torch.testing.assert_close(got.double(), exact, rtol=1e-5, atol=1e-5)
+    with pytest.raises(InputError, match=r"out is torch.bfloat16 but the sum of products of a"):
+        ops.factored_gram_(out.bfloat16(), a, g)

@@ -92,8 +92,10 @@ X = torch.zeros(3, 4)
     ("arguments", "message"),
     [
         (([[1.0]],), "x must be a torch.Tensor, got list"),
-        ((torch.zeros(3, 4, dtype=torch.int64),), "x has dtype torch.int64; expected one of float32, float64"),
-        ((torch.zeros(3, 4, dtype=torch.bfloat16),), "x has dtype torch.bfloat16"),
+        (
+            (torch.zeros(3, 4, dtype=torch.int64),),
+            "x has dtype torch.int64; expected one of float32, ",
+        ),
         ((torch.zeros(4),), r"x has shape \(4,\); expected \[N, P\]"),
         ((torch.zeros(3, 4).to_sparse(),), "call .to_dense"),
         ((X, torch.zeros(3, 4, dtype=torch.float64)), "y is torch.float64 but x is torch.float32"),
@@ -114,7 +116,7 @@ def test_gram_refuses(arguments, message):
         (torch.zeros(3, 4), r"out has shape \(3, 4\); expected \(3, 3\)"),
         (torch.zeros(3, 3, requires_grad=True), "out requires grad"),
         (torch.zeros(3, 1).expand(3, 3), "its elements share memory"),
-        (torch.zeros(3, 3, dtype=torch.float64), "out is torch.float64 but x is torch.float32"),
+        (torch.zeros(3, 3, dtype=torch.float64), "out is torch.float64 but a Gram block of torch.float32"),
     ],
 )
 def test_gram_in_place_refuses(out, message):

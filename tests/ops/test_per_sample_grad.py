@@ -118,6 +118,7 @@ BAD_CONV = [
     ({"dilation": 9}, r"output positions"),
     ({"padding": 0}, r"gives \[4, 4\]"),
     ({"groups": 4}, r"groups=4"),
+    ({"precision": "fast"}, r"precision='fast'"),
 ]
 
 

@@ -9,8 +9,10 @@ registers.
 from twophase_fast.ops.embedding_gram import embedding_gram, embedding_gram_
 from twophase_fast.ops.factored_gram import factored_gram, factored_gram_
 from twophase_fast.ops.gram import gram, gram_, symmetrize_
+from twophase_fast.ops.grouped_gram import grouped_gram_
 from twophase_fast.ops.pair_moments import PairMoments, one_minus_cos, pair_moments
 from twophase_fast.ops.per_sample_grad import per_sample_conv_grad, per_sample_grad
+from twophase_fast.ops.random_projection import random_projection, random_projection_
 
 __all__ = [
     "PairMoments",
@@ -20,9 +22,12 @@ __all__ = [
     "factored_gram_",
     "gram",
     "gram_",
+    "grouped_gram_",
     "one_minus_cos",
     "pair_moments",
     "per_sample_conv_grad",
     "per_sample_grad",
+    "random_projection",
+    "random_projection_",
     "symmetrize_",
 ]

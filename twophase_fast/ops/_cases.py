@@ -17,6 +17,7 @@ from twophase_fast import ops
 from twophase_fast.ops._case import ODD_SIZES, Inputs, OpCase, Sizes, poison_lower, random
 from twophase_fast.ops._checks import ALL_FLOATS
 from twophase_fast.ops._factored_cases import FACTORED_CASES
+from twophase_fast.ops._projection_cases import PROJECTION_CASES
 
 
 def _gram_sizes() -> Sequence[Sizes]:
@@ -38,10 +39,14 @@ def _make_gram(sizes: Sizes, dtype: torch.dtype, generator: torch.Generator) -> 
     return {"x": x, "y": y, "precision": "highest"}
 
 
+def _sum_dtype(dtype: torch.dtype) -> torch.dtype:
+    return torch.float64 if dtype == torch.float64 else torch.float32
+
+
 def _make_gram_(sizes: Sizes, dtype: torch.dtype, generator: torch.Generator) -> Inputs:
     inputs = _make_gram(sizes, dtype, generator)
     x, y = inputs["x"], inputs["y"]
-    out = random(generator, dtype, *x.shape[:-1], (x if y is None else y).shape[-2])
+    out = random(generator, _sum_dtype(dtype), *x.shape[:-1], (x if y is None else y).shape[-2])
     return {"out": poison_lower(out) if y is None else out, **inputs}
 
 
@@ -51,6 +56,29 @@ def _upper(inputs: Inputs, out: torch.Tensor) -> torch.Tensor:
 
 def _call_gram_(**inputs: Any) -> torch.Tensor:
     return _upper(inputs, ops.gram_(**inputs))
+
+
+def _make_grouped_gram_(sizes: Sizes, dtype: torch.dtype, generator: torch.Generator) -> Inputs:
+    """Segments of p, 1, 0 and 2 p + 3 terms."""
+    n, m, p = sizes["n"], sizes["m"], sizes["p"]
+    lengths = (p, 1, 0, 2 * p + 3)
+    xs = [random(generator, dtype, n, length) for length in lengths]
+    ys = [random(generator, dtype, m, length) for length in lengths] if m else None
+    out = random(generator, _sum_dtype(dtype), n, m or n)
+    return {"out": out if m else poison_lower(out), "xs": xs, "ys": ys, "precision": "highest"}
+
+
+def _call_grouped_gram_(**inputs: Any) -> torch.Tensor:
+    out = ops.grouped_gram_(**inputs)
+    return out.triu() if inputs["ys"] is None else out
+
+
+def _grouped_operands(inputs: Inputs) -> tuple[Any, ...]:
+    return inputs["out"], inputs["xs"], inputs["ys"] or [], inputs["precision"]
+
+
+_GROUPED_SIZES = [{"n": n, "m": 0, "p": 33} for n in ODD_SIZES]
+_GROUPED_SIZES += [{"n": 13, "m": 17, "p": p} for p in ODD_SIZES] + [{"n": 150, "m": 0, "p": 300}]
 
 
 def _make_symmetrize_(sizes: Sizes, dtype: torch.dtype, generator: torch.Generator) -> Inputs:
@@ -111,8 +139,16 @@ _MOMENT_SIZES += [{"p": 37, "runs": runs, "s": s} for runs in (2, 5) for s in (0
 _MOMENT_SIZES += [{"p": 9001, "runs": 3, "s": 0}, {"p": 70001, "runs": 1, "s": 1}]
 
 OP_CASES: tuple[OpCase, ...] = (
-    OpCase("gram", ops.gram, _gram_sizes(), _make_gram),
-    OpCase("gram_", _call_gram_, _gram_sizes(), _make_gram_),
+    OpCase("gram", ops.gram, _gram_sizes(), _make_gram, dtypes=ALL_FLOATS),
+    OpCase("gram_", _call_gram_, _gram_sizes(), _make_gram_, dtypes=ALL_FLOATS),
+    OpCase(
+        "grouped_gram_",
+        _call_grouped_gram_,
+        _GROUPED_SIZES,
+        _make_grouped_gram_,
+        dtypes=ALL_FLOATS,
+        operands=_grouped_operands,
+    ),
     OpCase(
         "symmetrize_",
         ops.symmetrize_,
@@ -130,5 +166,6 @@ OP_CASES: tuple[OpCase, ...] = (
         truth=_moment_truth,
     ),
     *FACTORED_CASES,
+    *PROJECTION_CASES,
 )
 """All ops, one row each."""

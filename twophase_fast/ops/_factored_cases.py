@@ -33,7 +33,7 @@ def _make_factored(sizes: Sizes, dtype: torch.dtype, generator: torch.Generator)
     g = random(generator, dtype, s["n"], s["c"], s["t"], s["p"])
     a2 = random(generator, dtype, s["m"], s["s"], s["d"]) if s["m"] else None
     g2 = random(generator, dtype, s["m"], s["e"], s["s"], s["p"]) if s["m"] else None
-    return {"a": a, "g": g, "a2": a2, "g2": g2, "output": _OUTPUTS[s["output"]]}
+    return {"a": a, "g": g, "a2": a2, "g2": g2, "output": _OUTPUTS[s["output"]], "precision": "highest"}
 
 
 def _make_embedding(sizes: Sizes, dtype: torch.dtype, generator: torch.Generator) -> Inputs:
@@ -44,7 +44,7 @@ def _make_embedding(sizes: Sizes, dtype: torch.dtype, generator: torch.Generator
         for a in (factored["a"], factored["a2"])
     )
     sides = {"tokens": tokens, "g": factored["g"], "tokens2": tokens2, "g2": factored["g2"]}
-    return {**sides, "output": factored["output"], "padding_idx": 3 if sizes["d"] % 2 else None}
+    return {**sides, "output": factored["output"], "padding_idx": 3 if sizes["d"] % 2 else None, "precision": "highest"}
 
 
 def _with_out(inputs: Inputs, generator: torch.Generator) -> Inputs:
@@ -103,7 +103,8 @@ def _linear_sizes() -> list[Sizes]:
 def _make_linear(sizes: Sizes, dtype: torch.dtype, generator: torch.Generator) -> Inputs:
     s = sizes
     a = random(generator, dtype, s["n"], s["t"], s["d"])
-    return {"a": a, "g": random(generator, dtype, s["n"], s["c"], s["t"], s["p"])}
+    g = random(generator, dtype, s["n"], s["c"], s["t"], s["p"])
+    return {"a": a, "g": g, "precision": "highest"}
 
 
 def _conv_sizes() -> list[Sizes]:
@@ -128,7 +129,8 @@ def _make_conv(sizes: Sizes, dtype: torch.dtype, generator: torch.Generator) -> 
     x = random(generator, dtype, s["n"], s["groups"] * s["cin"], *spatial)
     g = random(generator, dtype, s["n"], s["c"], s["groups"] * s["cout"], *places)
     numbers = {"kernel_size": s["kernel"], "stride": s["stride"], "padding": s["padding"], "dilation": s["dilation"]}
-    return {"x": x, "g": g, **{name: (value,) * s["dims"] for name, value in numbers.items()}, "groups": s["groups"]}
+    geometry = {name: (value,) * s["dims"] for name, value in numbers.items()}
+    return {"x": x, "g": g, **geometry, "groups": s["groups"], "precision": "highest"}
 
 
 def _empty_result(inputs: Inputs) -> torch.Tensor:

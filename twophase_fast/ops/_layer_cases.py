@@ -13,28 +13,30 @@ from twophase_fast.ops._case import Inputs, OpCase, Sizes, random
 def _factored(s: Sizes, dtype: torch.dtype, generator: torch.Generator) -> Inputs:
     a = random(generator, dtype, s["n"], s["t"], s["d"])
     g = random(generator, dtype, s["n"], s["c"], s["t"], s["p"])
-    return {"a": a, "g": g, "a2": None, "g2": None, "output": "full"}
+    return {"a": a, "g": g, "a2": None, "g2": None, "output": "full", "precision": "highest"}
 
 
 def _linear(s: Sizes, dtype: torch.dtype, generator: torch.Generator) -> Inputs:
     a = random(generator, dtype, s["n"], s["t"], s["d"])
-    return {"a": a, "g": random(generator, dtype, s["n"], s["c"], s["t"], s["p"])}
+    g = random(generator, dtype, s["n"], s["c"], s["t"], s["p"])
+    return {"a": a, "g": g, "precision": "highest"}
 
 
 def _conv(s: Sizes, dtype: torch.dtype, generator: torch.Generator) -> Inputs:
     x = random(generator, dtype, s["n"], s["d"], s["side"], s["side"])
     g = random(generator, dtype, s["n"], s["c"], s["p"], s["side"], s["side"])
-    return {"x": x, "g": g, "kernel_size": (3, 3), "padding": (1, 1)}
+    return {"x": x, "g": g, "kernel_size": (3, 3), "padding": (1, 1), "precision": "highest"}
 
 
 def _conv_operands(inputs: Inputs) -> tuple[Any, ...]:
-    return inputs["x"], inputs["g"], [3, 3], [1, 1], [1, 1], [1, 1], 1
+    return inputs["x"], inputs["g"], [3, 3], [1, 1], [1, 1], [1, 1], 1, "highest"
 
 
 def _embedding(s: Sizes, dtype: torch.dtype, generator: torch.Generator) -> Inputs:
     tokens = torch.randint(s["v"], (s["n"], s["t"]), generator=generator)
     g = random(generator, dtype, s["n"], s["c"], s["t"], s["p"])
-    return {"tokens": tokens, "g": g, "tokens2": None, "g2": None, "output": "full", "padding_idx": None}
+    side = {"tokens": tokens, "g": g, "tokens2": None, "g2": None}
+    return {**side, "output": "full", "padding_idx": None, "precision": "highest"}
 
 
 LAYER_CASES = (

@@ -13,6 +13,7 @@ import torch
 from twophase_fast import _native, settings
 from twophase_fast._types import InputError
 from twophase_fast.ops import _checks, _cpu, _library
+from twophase_fast.ops.gram.reference import result_dtype
 
 GramOutput: TypeAlias = Literal["full", "trace", "diagonal"]
 
@@ -91,7 +92,7 @@ def new_gram(
     g2: torch.Tensor | None,
     zeros: Callable[[Sequence[int], torch.Tensor], torch.Tensor] | None = None,
 ) -> torch.Tensor:
-    """Return zeros of a Gram block's shape, laid out as kernel matrices.
+    """Return zeros of a Gram block's shape and dtype (float32 for half precision), laid out as kernel matrices.
 
     In memory `full` is [N, C, M, C'], the matrix [N·C, M·C'], and `diagonal` is [C, N, M].
 
@@ -103,7 +104,7 @@ def new_gram(
     """
     (n, classes), (m, classes2) = g.shape[:2], (g if g2 is None else g2).shape[:2]
     shape = {"full": (n, classes, m, classes2), "trace": (n, m), "diagonal": (classes, n, m)}[output]
-    gram = g.new_zeros(shape) if zeros is None else zeros(shape, g)
+    gram = g.new_zeros(shape, dtype=result_dtype(g.dtype)) if zeros is None else zeros(shape, g)
     return gram.permute({"full": (0, 2, 1, 3), "trace": (0, 1), "diagonal": (1, 2, 0)}[output])
 
 
@@ -127,6 +128,16 @@ def writable(out: torch.Tensor, shape: tuple[int, ...], axes: str, like: tuple[s
     _checks.alike("out", out, *like)
     _checks.shape("out", out, shape, axes)
     _checks.writable("out", out)
+
+
+def widened(operand: torch.Tensor) -> torch.Tensor:
+    """Return an operand in the dtype in which its products are summed: half precision becomes float32, a copy."""
+    return operand.to(result_dtype(operand.dtype))
+
+
+def sums_of(name: str, operand: torch.Tensor) -> tuple[str, torch.Tensor]:
+    """Return what an accumulator must be like: its name in errors, and a tensor of the sums' dtype and device."""
+    return f"the sum of products of {name} ({operand.dtype})", operand.new_empty(0, dtype=result_dtype(operand.dtype))
 
 
 def cpu_refuses(*tensors: torch.Tensor | None) -> list[str]:

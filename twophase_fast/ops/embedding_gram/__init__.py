@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import torch
 
-from twophase_fast._types import Backend, InputError
+from twophase_fast._types import Backend, InputError, Precision
 from twophase_fast.ops import _checks, _dispatch, _library, _operands
 from twophase_fast.ops._operands import GramOutput
+from twophase_fast.ops._triton.backend import lazy, refuses
 from twophase_fast.ops.embedding_gram import cpu, reference
 
 _TOKENS = (torch.int64, torch.int32)
@@ -20,6 +21,7 @@ def embedding_gram(
     *,
     output: GramOutput = "full",
     padding_idx: int | None = None,
+    precision: Precision = "highest",
     backend: Backend | None = None,
 ) -> torch.Tensor:
     """Return the Gram block of the per-sample gradients of an embedding table, without forming them.
@@ -30,24 +32,29 @@ def embedding_gram(
 
     Args:
         tokens: Row of the table taken at each position `[N, T]`, int32 or int64.
-        g: Cotangents at the embedded positions `[N, C, T, p]`, float32 or float64.
+        g: Cotangents at the embedded positions `[N, C, T, p]`, float32, float64, bfloat16 or
+            float16.
         tokens2: Rows taken by the second side `[M, S]`, dtype of `tokens`, or None.
         g2: Cotangents of the second side `[M, C', S, p]`, or None; C' = C unless output="full".
         output: `"full"`, `"trace"` or `"diagonal"`.
         padding_idx: Row that gets no gradient, as in `torch.nn.Embedding`, counted from the start; or None.
+        precision: `"highest"` IEEE arithmetic of the dtype; `"high"` and `"medium"` allow split or reduced products
+            where the hardware has them.
         backend: `"reference"`, `"cpu"`, `"triton"`, or None for the first that fits.
 
     Returns:
-        full `[N, M, C, C']`, trace `[N, M]` or diagonal `[N, M, C]`, dtype and device of `g`, summed in that dtype,
-        without gradient. In memory full is the kernel matrix `[N·C, M·C']` and diagonal `[C, N, M]`.
+        full `[N, M, C, C']`, trace `[N, M]` or diagonal `[N, M, C]`, device of `g`, without gradient; summed
+        and returned in float64 for float64 cotangents, else in float32. In memory full is the kernel matrix
+        `[N·C, M·C']` and diagonal `[C, N, M]`.
 
     Raises:
-        InputError: Wrong rank, shape, dtype, device, output or padding_idx, or only one of tokens2 and g2.
+        InputError: Wrong rank, shape, dtype, device, output, padding_idx or precision, or only one of tokens2 and g2.
         BackendError: The named backend cannot run on these inputs.
     """
+    _checks.precision(precision)
     _check(tokens, g, tokens2, g2, output, padding_idx)
-    arguments = (tokens, _operands.plain(g), tokens2, _operands.plain(g2), output, padding_idx, backend or "")
-    return torch.ops.twophase_fast.embedding_gram(*arguments)
+    operands = (tokens, _operands.plain(g), tokens2, _operands.plain(g2))
+    return torch.ops.twophase_fast.embedding_gram(*operands, output, padding_idx, precision, backend or "")
 
 
 def embedding_gram_(
@@ -59,6 +66,7 @@ def embedding_gram_(
     *,
     output: GramOutput = "full",
     padding_idx: int | None = None,
+    precision: Precision = "highest",
     backend: Backend | None = None,
 ) -> torch.Tensor:
     """Accumulate in place: out += the Gram block of `embedding_gram`.
@@ -68,26 +76,31 @@ def embedding_gram_(
     once, after the last accumulation.
 
     Args:
-        out: full `[N, M, C, C']`, trace `[N, M]` or diagonal `[N, M, C]`; shares no memory with the operands.
+        out: full `[N, M, C, C']`, trace `[N, M]` or diagonal `[N, M, C]`, float64 for float64 cotangents, else
+            float32; shares no memory with the operands.
         tokens: Row of the table taken at each position `[N, T]`, int32 or int64.
-        g: Cotangents at the embedded positions `[N, C, T, p]`, float32 or float64.
+        g: Cotangents at the embedded positions `[N, C, T, p]`, float32, float64, bfloat16 or
+            float16.
         tokens2: Rows taken by the second side `[M, S]`, or None.
         g2: Cotangents of the second side `[M, C', S, p]`, or None.
         output: `"full"`, `"trace"` or `"diagonal"`.
         padding_idx: Row that gets no gradient, or None.
+        precision: As in `embedding_gram`.
         backend: As in `embedding_gram`.
 
     Returns:
         `out`.
 
     Raises:
-        InputError: Wrong rank, shape, dtype, device, output or padding_idx, or `out` cannot be written in place.
+        InputError: Wrong rank, shape, dtype, device, output, padding_idx or precision, or `out` cannot be written in
+            place.
         BackendError: The named backend cannot run on these inputs.
     """
+    _checks.precision(precision)
     _check(tokens, g, tokens2, g2, output, padding_idx)
-    _operands.writable(out, _operands.gram_shape(output, g, g2), _operands.AXES[output], ("g", g))
-    arguments = (tokens, _operands.plain(g), tokens2, _operands.plain(g2), output, padding_idx, backend or "")
-    torch.ops.twophase_fast.embedding_gram_(out, *arguments)
+    _operands.writable(out, _operands.gram_shape(output, g, g2), _operands.AXES[output], _operands.sums_of("g", g))
+    operands = (tokens, _operands.plain(g), tokens2, _operands.plain(g2))
+    torch.ops.twophase_fast.embedding_gram_(out, *operands, output, padding_idx, precision, backend or "")
     return out
 
 
@@ -117,7 +130,7 @@ def _check_side(tokens: tuple[str, torch.Tensor, str], g: tuple[str, torch.Tenso
     _operands.operand(*tokens)
     _operands.operand(*g)
     _checks.floating(tokens[0], tokens[1], _TOKENS)
-    _checks.floating(g[0], g[1])
+    _checks.floating(g[0], g[1], _checks.ALL_FLOATS)
     if tokens[1].device != g[1].device:
         raise InputError(
             f"{tokens[0]} is on {tokens[1].device} but {g[0]} is on {g[1].device}; move both to one device"
@@ -133,17 +146,39 @@ def _fake_embedding_gram(
     g2: torch.Tensor | None,
     output: str,
     padding_idx: int | None,
+    precision: str,
     backend: str,
 ) -> torch.Tensor:
     return _operands.new_gram(output, g, g2)
+
+
+def _triton_refuses(*arguments: object) -> list[str]:
+    tensors = (argument for argument in arguments if isinstance(argument, torch.Tensor))
+    return refuses(*tensors, dtypes=(*_checks.ALL_FLOATS, *_TOKENS))
 
 
 def _fake_write(*_: object) -> None:
     return None
 
 
-_OPERANDS = "Tensor tokens, Tensor g, Tensor? tokens2, Tensor? g2, str output, int? padding_idx, str backend"
+_OPERANDS = (
+    "Tensor tokens, Tensor g, Tensor? tokens2, Tensor? g2, str output, int? padding_idx, str precision, str backend"
+)
 _library.define(f"embedding_gram({_OPERANDS}) -> Tensor", fake=_fake_embedding_gram)
 _library.define(f"embedding_gram_(Tensor(a!) out, {_OPERANDS}) -> ()", fake=_fake_write)
-_dispatch.add("embedding_gram", reference=reference.embedding_gram, cpu=cpu.embedding_gram, cpu_refuses=cpu.refuses)
-_dispatch.add("embedding_gram_", reference=reference.embedding_gram_, cpu=cpu.embedding_gram_, cpu_refuses=cpu.refuses_)
+_dispatch.add(
+    "embedding_gram",
+    reference=reference.embedding_gram,
+    cpu=cpu.embedding_gram,
+    cpu_refuses=cpu.refuses,
+    triton=lazy("embedding_gram", "embedding_gram"),
+    triton_refuses=_triton_refuses,
+)
+_dispatch.add(
+    "embedding_gram_",
+    reference=reference.embedding_gram_,
+    cpu=cpu.embedding_gram_,
+    cpu_refuses=cpu.refuses_,
+    triton=lazy("embedding_gram", "embedding_gram_"),
+    triton_refuses=_triton_refuses,
+)

@@ -36,10 +36,11 @@ def embedding_gram(
     g2: torch.Tensor | None,
     output: str,
     padding_idx: int | None,
+    precision: str,
 ) -> torch.Tensor:
     """Return the embedding Gram block, exactly symmetric without tokens2 and g2."""
     out = _operands.new_gram(output, g, g2, _cpu.zeros)
-    embedding_gram_(out, tokens, g, tokens2, g2, output, padding_idx)
+    embedding_gram_(out, tokens, g, tokens2, g2, output, padding_idx, precision)
     if tokens2 is None:
         gram_cpu.symmetrize_(_operands.matrices(output, out))
     return out
@@ -53,6 +54,7 @@ def embedding_gram_(
     g2: torch.Tensor | None,
     output: str,
     padding_idx: int | None,
+    precision: str,
 ) -> None:
     """Add the embedding Gram block to `out`; without tokens2 and g2 only the pairs n <= m."""
     second = (None, None) if tokens2 is None or g2 is None else (tokens2.long().numpy(), g2.numpy())

@@ -19,10 +19,11 @@ def embedding_gram(
     g2: torch.Tensor | None,
     output: str,
     padding_idx: int | None,
+    precision: str,
 ) -> torch.Tensor:
     """Return the embedding Gram block, exactly symmetric without tokens2 and g2."""
     out = _operands.new_gram(output, g, g2)
-    embedding_gram_(out, tokens, g, tokens2, g2, output, padding_idx)
+    embedding_gram_(out, tokens, g, tokens2, g2, output, padding_idx, precision)
     if tokens2 is None:
         gram_reference.symmetrize_(_operands.matrices(output, out))
     return out
@@ -36,10 +37,12 @@ def embedding_gram_(
     g2: torch.Tensor | None,
     output: str,
     padding_idx: int | None,
+    precision: str,
 ) -> None:
     """Add the embedding Gram block to `out`; without tokens2 and g2 only the blocks n <= m."""
     symmetric = tokens2 is None or g2 is None
-    tokens2, g2 = (tokens, g) if tokens2 is None or g2 is None else (tokens2, g2)
+    g = _operands.widened(g)
+    tokens2, g2 = (tokens, g) if tokens2 is None or g2 is None else (tokens2, _operands.widened(g2))
     for n in range(tokens.shape[0]):
         for rows in sample_blocks(n if symmetric else 0, g[n], g2):
             equal = tokens2[rows, :, None] == tokens[n]  # [M, S, T]

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import torch
 
-from twophase_fast._types import Backend
+from twophase_fast._types import Backend, Precision
 from twophase_fast.ops import _checks, _dispatch, _library, _operands
 from twophase_fast.ops._operands import GramOutput
+from twophase_fast.ops._triton.backend import lazy, refuses
 from twophase_fast.ops.factored_gram import cpu, reference
 
 
@@ -21,6 +22,7 @@ def factored_gram(
     g2: torch.Tensor | None = None,
     *,
     output: GramOutput = "full",
+    precision: Precision = "highest",
     backend: Backend | None = None,
 ) -> torch.Tensor:
     """Return the Gram block of the per-sample gradients Σ_t g[n,c,t] a[n,t]ᵀ, without forming them.
@@ -30,24 +32,27 @@ def factored_gram(
     the result is exactly symmetric. Operands may have any strides and are only read.
 
     Args:
-        a: Inputs of the layer `[N, T, d]`, float32 or float64.
+        a: Inputs of the layer `[N, T, d]`, float32, float64, bfloat16 or float16.
         g: Cotangents at its outputs `[N, C, T, p]`, dtype and device of `a`.
         a2: Inputs of the second side `[M, S, d]`, or None.
         g2: Cotangents of the second side `[M, C', S, p]`, or None; C' = C unless output="full".
         output: `"full"`, `"trace"` or `"diagonal"`.
+        precision: `"highest"` IEEE arithmetic of the dtype; `"high"` and `"medium"` allow split or reduced products
+            where the hardware has them.
         backend: `"reference"`, `"cpu"`, `"triton"`, or None for the first that fits.
 
     Returns:
-        full `[N, M, C, C']`, trace `[N, M]` or diagonal `[N, M, C]`, dtype and device of `a`, summed in that dtype,
-        without gradient. In memory full is the kernel matrix `[N·C, M·C']` and diagonal `[C, N, M]`.
+        full `[N, M, C, C']`, trace `[N, M]` or diagonal `[N, M, C]`, device of `a`, without gradient; summed
+        and returned in float64 for float64 operands, else in float32. In memory full is the kernel matrix
+        `[N·C, M·C']` and diagonal `[C, N, M]`.
 
     Raises:
-        InputError: Wrong rank, shape, dtype, device or output, or only one of a2 and g2.
+        InputError: Wrong rank, shape, dtype, device, output or precision, or only one of a2 and g2.
         BackendError: The named backend cannot run on these inputs.
     """
-    _check(a, g, a2, g2, output)
-    plain = _operands.plain
-    return torch.ops.twophase_fast.factored_gram(plain(a), plain(g), plain(a2), plain(g2), output, backend or "")
+    _check(a, g, a2, g2, output, precision)
+    operands = [_operands.plain(operand) for operand in (a, g, a2, g2)]
+    return torch.ops.twophase_fast.factored_gram(*operands, output, precision, backend or "")
 
 
 def factored_gram_(
@@ -58,6 +63,7 @@ def factored_gram_(
     g2: torch.Tensor | None = None,
     *,
     output: GramOutput = "full",
+    precision: Precision = "highest",
     backend: Backend | None = None,
 ) -> torch.Tensor:
     """Accumulate in place: out += the Gram block of `factored_gram`.
@@ -68,33 +74,43 @@ def factored_gram_(
     once, after the last accumulation.
 
     Args:
-        out: full `[N, M, C, C']`, trace `[N, M]` or diagonal `[N, M, C]`; shares no memory with the operands.
-        a: Inputs of the layer `[N, T, d]`, float32 or float64.
+        out: full `[N, M, C, C']`, trace `[N, M]` or diagonal `[N, M, C]`, float64 for float64 operands, else
+            float32; shares no memory with the operands.
+        a: Inputs of the layer `[N, T, d]`, float32, float64, bfloat16 or float16.
         g: Cotangents at its outputs `[N, C, T, p]`.
         a2: Inputs of the second side `[M, S, d]`, or None.
         g2: Cotangents of the second side `[M, C', S, p]`, or None.
         output: `"full"`, `"trace"` or `"diagonal"`.
+        precision: As in `factored_gram`.
         backend: As in `factored_gram`.
 
     Returns:
         `out`.
 
     Raises:
-        InputError: Wrong rank, shape, dtype, device or output, or `out` cannot be written in place.
+        InputError: Wrong rank, shape, dtype, device, output or precision, or `out` cannot be written in place.
         BackendError: The named backend cannot run on these inputs.
     """
-    _check(a, g, a2, g2, output)
-    _operands.writable(out, _operands.gram_shape(output, g, g2), _operands.AXES[output], ("a", a))
-    plain = _operands.plain
-    torch.ops.twophase_fast.factored_gram_(out, plain(a), plain(g), plain(a2), plain(g2), output, backend or "")
+    _check(a, g, a2, g2, output, precision)
+    _operands.writable(out, _operands.gram_shape(output, g, g2), _operands.AXES[output], _operands.sums_of("a", a))
+    operands = [_operands.plain(operand) for operand in (a, g, a2, g2)]
+    torch.ops.twophase_fast.factored_gram_(out, *operands, output, precision, backend or "")
     return out
 
 
-def _check(a: torch.Tensor, g: torch.Tensor, a2: torch.Tensor | None, g2: torch.Tensor | None, output: str) -> None:
+def _check(
+    a: torch.Tensor,
+    g: torch.Tensor,
+    a2: torch.Tensor | None,
+    g2: torch.Tensor | None,
+    output: str,
+    precision: str,
+) -> None:
+    _checks.precision(precision)
     _operands.output_name(output)
     _operands.both_or_neither("a2", a2, "g2", g2)
     _check_side(("a", a, "N T d"), ("g", g, "N C T p"))
-    _checks.floating("a", a)
+    _checks.floating("a", a, _checks.ALL_FLOATS)
     _checks.alike("g", g, "a", a)
     if a2 is None or g2 is None:
         return
@@ -114,17 +130,41 @@ def _check_side(a: tuple[str, torch.Tensor, str], g: tuple[str, torch.Tensor, st
 
 
 def _fake_factored_gram(
-    a: torch.Tensor, g: torch.Tensor, a2: torch.Tensor | None, g2: torch.Tensor | None, output: str, backend: str
+    a: torch.Tensor,
+    g: torch.Tensor,
+    a2: torch.Tensor | None,
+    g2: torch.Tensor | None,
+    output: str,
+    precision: str,
+    backend: str,
 ) -> torch.Tensor:
     return _operands.new_gram(output, g, g2)
+
+
+def _triton_refuses(*arguments: object) -> list[str]:
+    return refuses(*(argument for argument in arguments if isinstance(argument, torch.Tensor)))
 
 
 def _fake_write(*_: object) -> None:
     return None
 
 
-_OPERANDS = "Tensor a, Tensor g, Tensor? a2, Tensor? g2, str output, str backend"
+_OPERANDS = "Tensor a, Tensor g, Tensor? a2, Tensor? g2, str output, str precision, str backend"
 _library.define(f"factored_gram({_OPERANDS}) -> Tensor", fake=_fake_factored_gram)
 _library.define(f"factored_gram_(Tensor(a!) out, {_OPERANDS}) -> ()", fake=_fake_write)
-_dispatch.add("factored_gram", reference=reference.factored_gram, cpu=cpu.factored_gram, cpu_refuses=cpu.refuses)
-_dispatch.add("factored_gram_", reference=reference.factored_gram_, cpu=cpu.factored_gram_, cpu_refuses=cpu.refuses_)
+_dispatch.add(
+    "factored_gram",
+    reference=reference.factored_gram,
+    cpu=cpu.factored_gram,
+    cpu_refuses=cpu.refuses,
+    triton=lazy("factored_gram", "factored_gram"),
+    triton_refuses=_triton_refuses,
+)
+_dispatch.add(
+    "factored_gram_",
+    reference=reference.factored_gram_,
+    cpu=cpu.factored_gram_,
+    cpu_refuses=cpu.refuses_,
+    triton=lazy("factored_gram", "factored_gram_"),
+    triton_refuses=_triton_refuses,
+)

@@ -69,8 +69,8 @@ def method(sizes: Sizes, output: str) -> Method:
     if output == "full" and sizes.positions == sizes.positions2 == 1:
         return "pointwise"
     costs: dict[Method, float] = {
-        "tiles": _tiles(sizes, output),
-        "materialised": _materialised(sizes, output),
+        "tiles": tiles_cost(sizes, output),
+        "materialised": materialised_cost(sizes, output),
     }
     if output == "full":
         costs["half"] = _half(sizes)
@@ -81,7 +81,8 @@ def _class_products(s: Sizes, output: str) -> int:
     return s.classes * s.classes2 if output == "full" else s.classes
 
 
-def _tiles(s: Sizes, output: str) -> float:
+def tiles_cost(s: Sizes, output: str) -> float:
+    """Return the cost of `tiles` per pair of samples, in FLOPs at the rate of 1."""
     return 2 * s.positions * s.positions2 * (s.inputs + _class_products(s, output) * s.outputs)
 
 
@@ -90,7 +91,8 @@ def _half(s: Sizes) -> float:
     return products + 2 * s.positions * s.outputs * s.classes * s.classes2 / DOT_RATE
 
 
-def _materialised(s: Sizes, output: str) -> float:
+def materialised_cost(s: Sizes, output: str) -> float:
+    """Return the cost of `materialised`, likewise."""
     weights = 2 * s.outputs * s.inputs
     partners = max(s.samples, 1), max(s.samples2, 1)  # those who share the left, and the right Jacobian
     build = s.positions * s.classes / partners[1] + s.positions2 * s.classes2 / partners[0]

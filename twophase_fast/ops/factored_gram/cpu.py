@@ -8,10 +8,18 @@ from twophase_fast import _native
 from twophase_fast.ops import _cpu, _operands
 from twophase_fast.ops.factored_gram import config, materialised
 from twophase_fast.ops.gram import cpu as gram_cpu
+from twophase_fast.ops.per_sample_grad import cpu as grad_cpu
+
+_SLICE_INPUTS = 192  # whole panels of every instruction set
 
 
 def refuses(
-    a: torch.Tensor, g: torch.Tensor, a2: torch.Tensor | None, g2: torch.Tensor | None, output: str
+    a: torch.Tensor,
+    g: torch.Tensor,
+    a2: torch.Tensor | None,
+    g2: torch.Tensor | None,
+    output: str,
+    precision: str,
 ) -> list[str]:
     """Return why `factored_gram` does not run here."""
     return _operands.cpu_refuses(a, g, a2, g2)
@@ -24,17 +32,23 @@ def refuses_(
     a2: torch.Tensor | None,
     g2: torch.Tensor | None,
     output: str,
+    precision: str,
 ) -> list[str]:
     """Return why `factored_gram_` does not run here."""
     return _operands.cpu_refuses(out, a, g, a2, g2)
 
 
 def factored_gram(
-    a: torch.Tensor, g: torch.Tensor, a2: torch.Tensor | None, g2: torch.Tensor | None, output: str
+    a: torch.Tensor,
+    g: torch.Tensor,
+    a2: torch.Tensor | None,
+    g2: torch.Tensor | None,
+    output: str,
+    precision: str,
 ) -> torch.Tensor:
     """Return the factored Gram block, exactly symmetric without a2 and g2."""
     out = _operands.new_gram(output, g, g2, _cpu.zeros)
-    factored_gram_(out, a, g, a2, g2, output)
+    factored_gram_(out, a, g, a2, g2, output, precision)
     if a2 is None:
         gram_cpu.symmetrize_(_operands.matrices(output, out))
     return out
@@ -47,6 +61,7 @@ def factored_gram_(
     a2: torch.Tensor | None,
     g2: torch.Tensor | None,
     output: str,
+    precision: str,
 ) -> None:
     """Add the factored Gram block to `out`; without a2 and g2 only the upper triangle."""
     sizes = _sizes(a, g, a2, g2)
@@ -66,7 +81,8 @@ def run(
     """Run one method with given block sizes."""
     if method == "materialised":
         right = None if a2 is None or g2 is None else (a2, g2)
-        return materialised.add(out, (a, g), right, output, blocks.jacobian)
+        kernels = materialised.Kernels(gram_cpu.gram_, grad_cpu.per_sample_grad_out, blocks.jacobian, _SLICE_INPUTS)
+        return materialised.add(out, (a, g), right, output, kernels)
     second = (None, None) if a2 is None or g2 is None else (a2.numpy(), g2.numpy())
     _native.call("factored_gram_", out.numpy(), a.numpy(), g.numpy(), *second, output, method, blocks.as_list())
 

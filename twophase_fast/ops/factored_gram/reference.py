@@ -16,11 +16,16 @@ BLOCK_ELEMENTS = 1 << 23  # elements of one intermediate; bounds the memory, not
 
 
 def factored_gram(
-    a: torch.Tensor, g: torch.Tensor, a2: torch.Tensor | None, g2: torch.Tensor | None, output: str
+    a: torch.Tensor,
+    g: torch.Tensor,
+    a2: torch.Tensor | None,
+    g2: torch.Tensor | None,
+    output: str,
+    precision: str,
 ) -> torch.Tensor:
     """Return the factored Gram block, exactly symmetric without a2 and g2."""
     out = _operands.new_gram(output, g, g2)
-    factored_gram_(out, a, g, a2, g2, output)
+    factored_gram_(out, a, g, a2, g2, output, precision)
     if a2 is None:
         gram_reference.symmetrize_(_operands.matrices(output, out))
     return out
@@ -33,10 +38,12 @@ def factored_gram_(
     a2: torch.Tensor | None,
     g2: torch.Tensor | None,
     output: str,
+    precision: str,
 ) -> None:
     """Add the factored Gram block to `out`; without a2 and g2 only the blocks n <= m."""
     symmetric = a2 is None or g2 is None
-    a2, g2 = (a, g) if a2 is None or g2 is None else (a2, g2)
+    a, g = _operands.widened(a), _operands.widened(g)
+    a2, g2 = (a, g) if a2 is None or g2 is None else (_operands.widened(a2), _operands.widened(g2))
     for n in range(a.shape[0]):
         for rows in sample_blocks(n if symmetric else 0, g[n], g2):
             with ieee_float32():

@@ -6,6 +6,7 @@ import torch
 
 from twophase_fast._types import Backend, InputError, Precision
 from twophase_fast.ops import _checks, _dispatch, _library
+from twophase_fast.ops._triton.backend import lazy, refuses
 from twophase_fast.ops.gram import cpu, reference
 
 _AXES = "[N, P], or [B, N, P] with one batch axis"
@@ -23,14 +24,14 @@ def gram(
     With `y=None` it is x xᵀ: only the upper triangle is computed, and the result is exactly symmetric.
 
     Args:
-        x: `[N, P]` or `[B, N, P]`, float32 or float64, any strides.
+        x: `[N, P]` or `[B, N, P]`, float32, float64, bfloat16 or float16, any strides.
         y: `[M, P]` or `[B, M, P]`, dtype and device of `x`; None means `x`.
         precision: `"highest"` IEEE arithmetic of the dtype; `"high"` and `"medium"` allow split or reduced
             products where the hardware has them.
         backend: `"reference"`, `"cpu"`, `"triton"`, or None for the first that fits.
 
     Returns:
-        `[N, M]` or `[B, N, M]`, dtype and device of `x`, without gradient.
+        `[N, M]` or `[B, N, M]`, device of `x`, without gradient; float64 for float64, else float32.
 
     Raises:
         InputError: Wrong rank, shape, dtype, device or precision.
@@ -54,8 +55,9 @@ def gram_(
     `symmetrize_` is called, once, after the last accumulation.
 
     Args:
-        out: `[N, M]` or `[B, N, M]`, any strides without overlap; shares no memory with `x` and `y`.
-        x: `[N, P]` or `[B, N, P]`, float32 or float64, any strides.
+        out: `[N, M]` or `[B, N, M]`, float64 for float64 operands, else float32; any strides without overlap; shares
+            no memory with `x` and `y`.
+        x: `[N, P]` or `[B, N, P]`, float32, float64, bfloat16 or float16, any strides.
         y: `[M, P]` or `[B, M, P]`; None means `x`.
         precision: As in `gram`.
         backend: As in `gram`.
@@ -68,10 +70,7 @@ def gram_(
         BackendError: The named backend cannot run on these inputs.
     """
     _check_operands(x, y, precision)
-    _checks.tensor("out", out)
-    _checks.alike("out", out, "x", x)
-    _checks.writable("out", out)
-    _checks.shape("out", out, _result_shape(x, y), "[(B,) N, M]")
+    _check_out(out, x, _result_shape(x, y), "[(B,) N, M]")
     torch.ops.twophase_fast.gram_(out, _library.plain(x), _plain_or_none(y), precision, backend or "")
     return out
 
@@ -103,7 +102,7 @@ def symmetrize_(out: torch.Tensor, *, backend: Backend | None = None) -> torch.T
 def _check_operands(x: torch.Tensor, y: torch.Tensor | None, precision: str) -> None:
     _checks.precision(precision)
     _checks.tensor("x", x)
-    _checks.floating("x", x)
+    _checks.floating("x", x, _checks.ALL_FLOATS)
     _checks.rank("x", x, (2, 3), _AXES)
     if y is None:
         return
@@ -117,6 +116,14 @@ def _check_operands(x: torch.Tensor, y: torch.Tensor | None, precision: str) -> 
         )
 
 
+def _check_out(out: torch.Tensor, x: torch.Tensor, shape: tuple[int, ...], axes: str) -> None:
+    _checks.tensor("out", out)
+    wanted = x.new_empty(0, dtype=reference.result_dtype(x.dtype))
+    _checks.alike("out", out, f"a Gram block of {x.dtype} operands", wanted)
+    _checks.writable("out", out)
+    _checks.shape("out", out, shape, axes)
+
+
 def _result_shape(x: torch.Tensor, y: torch.Tensor | None) -> tuple[int, ...]:
     return (*x.shape[:-1], (x if y is None else y).shape[-2])
 
@@ -126,7 +133,7 @@ def _plain_or_none(y: torch.Tensor | None) -> torch.Tensor | None:
 
 
 def _fake_gram(x: torch.Tensor, y: torch.Tensor | None, precision: str, backend: str) -> torch.Tensor:
-    return x.new_empty(_result_shape(x, y))
+    return x.new_empty(_result_shape(x, y), dtype=reference.result_dtype(x.dtype))
 
 
 def _fake_write(*_: object) -> None:
@@ -137,6 +144,27 @@ _library.define("gram(Tensor x, Tensor? y, str precision, str backend) -> Tensor
 _library.define("gram_(Tensor(a!) out, Tensor x, Tensor? y, str precision, str backend) -> ()", fake=_fake_write)
 _library.define("symmetrize_(Tensor(a!) out, str backend) -> ()", fake=_fake_write)
 
-_dispatch.add("gram", reference=reference.gram, cpu=cpu.gram, cpu_refuses=cpu.refuses_gram)
-_dispatch.add("gram_", reference=reference.gram_, cpu=cpu.gram_, cpu_refuses=cpu.refuses_gram_)
-_dispatch.add("symmetrize_", reference=reference.symmetrize_, cpu=cpu.symmetrize_, cpu_refuses=cpu.refuses_symmetrize_)
+_dispatch.add(
+    "gram",
+    reference=reference.gram,
+    cpu=cpu.gram,
+    cpu_refuses=cpu.refuses_gram,
+    triton=lazy("gram", "gram"),
+    triton_refuses=lambda x, y, precision: refuses(x, y),
+)
+_dispatch.add(
+    "gram_",
+    reference=reference.gram_,
+    cpu=cpu.gram_,
+    cpu_refuses=cpu.refuses_gram_,
+    triton=lazy("gram", "gram_"),
+    triton_refuses=lambda out, x, y, precision: refuses(out, x, y),
+)
+_dispatch.add(
+    "symmetrize_",
+    reference=reference.symmetrize_,
+    cpu=cpu.symmetrize_,
+    cpu_refuses=cpu.refuses_symmetrize_,
+    triton=lazy("gram", "symmetrize_"),
+    triton_refuses=refuses,
+)

@@ -5,17 +5,18 @@ from __future__ import annotations
 import torch
 
 from twophase_fast import _native
+from twophase_fast.ops._checks import ALL_FLOATS, FLOATS
 from twophase_fast.ops._cpu import refuses, zeros
 
 
 def refuses_gram(x: torch.Tensor, y: torch.Tensor | None, precision: str) -> list[str]:
     """Return why `gram` does not run here."""
-    return refuses(x, y)
+    return refuses(x, y, dtypes=ALL_FLOATS)
 
 
 def refuses_gram_(out: torch.Tensor, x: torch.Tensor, y: torch.Tensor | None, precision: str) -> list[str]:
     """Return why `gram_` does not run here."""
-    return refuses(out, x, y)
+    return refuses(out, x, y, dtypes=ALL_FLOATS)
 
 
 def refuses_symmetrize_(out: torch.Tensor) -> list[str]:
@@ -26,7 +27,7 @@ def refuses_symmetrize_(out: torch.Tensor) -> list[str]:
 def gram(x: torch.Tensor, y: torch.Tensor | None, precision: str) -> torch.Tensor:
     """Return x yᵀ; every precision runs as "highest" (no unit of this tier gains from less)."""
     rows = x if y is None else y
-    out = zeros((*x.shape[:-1], rows.shape[-2]), x)
+    out = zeros((*x.shape[:-1], rows.shape[-2]), x)  # float32 for half precision
     gram_(out, x, y, precision)
     if y is None:
         symmetrize_(out)
@@ -45,4 +46,6 @@ def symmetrize_(out: torch.Tensor) -> None:
 
 
 def _matrices(tensor: torch.Tensor) -> torch.Tensor:
-    return tensor.unsqueeze(0) if tensor.ndim == 2 else tensor
+    """Return a batch of matrices in float32 or float64; half precision is widened, a copy."""
+    wide = tensor if tensor.dtype in FLOATS else tensor.float()
+    return wide.unsqueeze(0) if wide.ndim == 2 else wide

@@ -11,6 +11,7 @@ import torch
 
 from twophase_fast._types import Backend, InputError
 from twophase_fast.ops import _checks, _dispatch, _library
+from twophase_fast.ops._triton.backend import lazy, refuses
 from twophase_fast.ops.pair_moments import cpu, reference
 from twophase_fast.ops.pair_moments.reference import FIELDS
 
@@ -188,10 +189,14 @@ _dispatch.add(
     reference=reference.pair_moments,
     cpu=cpu.pair_moments,
     cpu_refuses=cpu.refuses_pair_moments,
+    triton=lazy("pair_moments", "pair_moments"),
+    triton_refuses=lambda xs, ys, runs: refuses(*xs, *ys),
 )
 _dispatch.add(
     "residual_moments",
     reference=reference.residual_moments,
     cpu=cpu.residual_moments,
     cpu_refuses=cpu.refuses_residual_moments,
+    triton=lazy("pair_moments", "residual_moments"),
+    triton_refuses=lambda xs, ys, scale: refuses(*xs, *ys),
 )

@@ -8,6 +8,7 @@ import torch
 from twophase_fast import _native
 from twophase_fast.ops._checks import ALL_FLOATS
 from twophase_fast.ops._cpu import refuses
+from twophase_fast.ops.pair_moments.layout import in_one_order
 
 
 def refuses_pair_moments(xs: list[torch.Tensor], ys: list[torch.Tensor], runs: int) -> list[str]:
@@ -38,19 +39,5 @@ def residual_moments(xs: list[torch.Tensor], ys: list[torch.Tensor], scale: floa
 
 def _vectors(tensors: list[torch.Tensor]) -> list[np.ndarray]:
     """Return the tensors as flat arrays, bfloat16 as its bits."""
-    flat = _in_one_order(tensors)
+    flat = in_one_order(tensors)
     return [(t.view(torch.uint16) if t.dtype == torch.bfloat16 else t).numpy() for t in flat]
-
-
-def _in_one_order(tensors: list[torch.Tensor]) -> list[torch.Tensor]:
-    """Return the tensors flat, in one order of elements; dense ones of equal strides are not copied."""
-    if all(tensor.is_contiguous() for tensor in tensors):
-        return [tensor.view(-1) for tensor in tensors]
-    if len({tensor.stride() for tensor in tensors}) == 1 and _is_dense(tensors[0]):
-        return [tensor.as_strided((tensor.numel(),), (1,)) for tensor in tensors]
-    return [tensor.reshape(-1).contiguous() for tensor in tensors]
-
-
-def _is_dense(tensor: torch.Tensor) -> bool:
-    order = sorted(range(tensor.ndim), key=tensor.stride)
-    return tensor.permute(order[::-1]).is_contiguous()

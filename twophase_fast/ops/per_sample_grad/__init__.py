@@ -6,13 +6,19 @@ from collections.abc import Sequence
 
 import torch
 
-from twophase_fast._types import Backend, InputError
+from twophase_fast._types import Backend, InputError, Precision
 from twophase_fast.ops import _checks, _dispatch, _library, _operands
+from twophase_fast.ops._triton.backend import lazy, refuses
 from twophase_fast.ops.per_sample_grad import cpu, reference
 
 
 def per_sample_grad(
-    a: torch.Tensor, g: torch.Tensor, *, out: torch.Tensor | None = None, backend: Backend | None = None
+    a: torch.Tensor,
+    g: torch.Tensor,
+    *,
+    out: torch.Tensor | None = None,
+    precision: Precision = "highest",
+    backend: Backend | None = None,
 ) -> torch.Tensor:
     """Return the per-sample gradients of z_t = W a_t with respect to W: out[n,c,i,j] = Σ_t g[n,c,t,i] a[n,t,j].
 
@@ -23,22 +29,25 @@ def per_sample_grad(
         g: Cotangents at its outputs `[N, C, T, p]`, dtype and device of `a`.
         out: Where to write the result `[N, C, p, d]`: any strides with a contiguous last axis, such as the columns of
             this layer in a Jacobian `[N·C, P]`; what it held is overwritten. None: new memory.
+        precision: `"highest"` IEEE arithmetic of the dtype; `"high"` and `"medium"` allow split or reduced products
+            where the hardware has them.
         backend: `"reference"`, `"cpu"`, `"triton"`, or None for the first that fits.
 
     Returns:
         The gradients `[N, C, p, d]`, dtype and device of `a`, without gradient; `out` itself if it was given.
 
     Raises:
-        InputError: Wrong rank, shape, dtype or device, or `out` cannot be written in place.
+        InputError: Wrong rank, shape, dtype, device or precision, or `out` cannot be written in place.
         BackendError: The named backend cannot run on these inputs.
     """
+    _checks.precision(precision)
     _operands.operand("a", a, "N T d")
     _operands.operand("g", g, "N C T p")
     _checks.floating("a", a)
     _checks.alike("g", g, "a", a)
     _operands.same_size("samples (first axis)", ("a", a.shape[0]), ("g", g.shape[0]))
     _operands.same_size("positions", ("a", a.shape[1]), ("g", g.shape[2]))
-    inputs = (_operands.plain(a), _operands.plain(g), backend or "")
+    inputs = (_operands.plain(a), _operands.plain(g), precision, backend or "")
     if out is None:
         return torch.ops.twophase_fast.per_sample_grad(*inputs)
     _check_out(out, _linear_shape(a, g), "[N, C, p, d]", ("a", a))
@@ -56,6 +65,7 @@ def per_sample_conv_grad(
     dilation: int | Sequence[int] = 1,
     groups: int = 1,
     out: torch.Tensor | None = None,
+    precision: Precision = "highest",
     backend: Backend | None = None,
 ) -> torch.Tensor:
     """Return the per-sample gradients of a 1-D, 2-D or 3-D convolution with respect to its weight.
@@ -75,6 +85,7 @@ def per_sample_conv_grad(
         groups: Number of groups of channels, as in `torch.nn.Conv2d`.
         out: Where to write the result: any strides with contiguous Cin/groups and kernel axes; what it held is
             overwritten. None: new memory.
+        precision: As in `per_sample_grad`.
         backend: `"reference"`, `"cpu"`, `"triton"`, or None for the first that fits.
 
     Returns:
@@ -82,10 +93,11 @@ def per_sample_conv_grad(
         it was given.
 
     Raises:
-        InputError: Wrong rank, shape, dtype or device, a convolution that contradicts the shapes, or `out` cannot be
-            written in place.
+        InputError: Wrong rank, shape, dtype, device or precision, a convolution that contradicts the shapes, or `out`
+            cannot be written in place.
         BackendError: The named backend cannot run on these inputs.
     """
+    _checks.precision(precision)
     dims = _check_images(x, g)
     numbers = (
         _per_axis("kernel_size", kernel_size, dims, least=1),
@@ -95,7 +107,7 @@ def per_sample_conv_grad(
     )
     _check_groups(x.shape[1], g.shape[2], groups)
     _check_spatial(x, g, numbers)
-    inputs = (_operands.plain(x), _operands.plain(g), *numbers, groups, backend or "")
+    inputs = (_operands.plain(x), _operands.plain(g), *numbers, groups, precision, backend or "")
     if out is None:
         return torch.ops.twophase_fast.per_sample_conv_grad(*inputs)
     _check_out(out, _conv_shape(x, g, numbers[0], groups), "[N, C, Cout, Cin/groups, *kernel]", ("x", x))
@@ -185,7 +197,7 @@ def _conv_shape(x: torch.Tensor, g: torch.Tensor, kernel: Sequence[int], groups:
     return (*g.shape[:3], x.shape[1] // groups, *kernel)
 
 
-def _fake_linear(a: torch.Tensor, g: torch.Tensor, backend: str) -> torch.Tensor:
+def _fake_linear(a: torch.Tensor, g: torch.Tensor, precision: str, backend: str) -> torch.Tensor:
     return a.new_empty(_linear_shape(a, g))
 
 
@@ -197,36 +209,41 @@ def _fake_conv(
     padding: Sequence[int],
     dilation: Sequence[int],
     groups: int,
+    precision: str,
     backend: str,
 ) -> torch.Tensor:
     return x.new_empty(_conv_shape(x, g, kernel_size, groups))
+
+
+def _triton_refuses(*arguments: object) -> list[str]:
+    return refuses(*(argument for argument in arguments if isinstance(argument, torch.Tensor)))
 
 
 def _fake_write(*_: object) -> None:
     return None
 
 
-_CONV = "Tensor x, Tensor g, int[] kernel_size, int[] stride, int[] padding, int[] dilation, int groups, str backend"
-_library.define("per_sample_grad(Tensor a, Tensor g, str backend) -> Tensor", fake=_fake_linear)
-_library.define("per_sample_grad_out(Tensor(a!) out, Tensor a, Tensor g, str backend) -> ()", fake=_fake_write)
+_LINEAR = "Tensor a, Tensor g, str precision, str backend"
+_CONV = (
+    "Tensor x, Tensor g, int[] kernel_size, int[] stride, int[] padding, int[] dilation, int groups, "
+    "str precision, str backend"
+)
+_library.define(f"per_sample_grad({_LINEAR}) -> Tensor", fake=_fake_linear)
+_library.define(f"per_sample_grad_out(Tensor(a!) out, {_LINEAR}) -> ()", fake=_fake_write)
 _library.define(f"per_sample_conv_grad({_CONV}) -> Tensor", fake=_fake_conv)
 _library.define(f"per_sample_conv_grad_out(Tensor(a!) out, {_CONV}) -> ()", fake=_fake_write)
-_dispatch.add("per_sample_grad", reference=reference.per_sample_grad, cpu=cpu.per_sample_grad, cpu_refuses=cpu.refuses)
-_dispatch.add(
-    "per_sample_grad_out",
-    reference=reference.per_sample_grad_out,
-    cpu=cpu.per_sample_grad_out,
-    cpu_refuses=cpu.refuses_out,
-)
-_dispatch.add(
-    "per_sample_conv_grad",
-    reference=reference.per_sample_conv_grad,
-    cpu=cpu.per_sample_conv_grad,
-    cpu_refuses=cpu.refuses_conv,
-)
-_dispatch.add(
-    "per_sample_conv_grad_out",
-    reference=reference.per_sample_conv_grad_out,
-    cpu=cpu.per_sample_conv_grad_out,
-    cpu_refuses=cpu.refuses_conv_out,
-)
+_CPU_REFUSALS: dict[str, _dispatch.Refusal] = {
+    "per_sample_grad": cpu.refuses,
+    "per_sample_grad_out": cpu.refuses_out,
+    "per_sample_conv_grad": cpu.refuses_conv,
+    "per_sample_conv_grad_out": cpu.refuses_conv_out,
+}
+for _name, _refuses in _CPU_REFUSALS.items():
+    _dispatch.add(
+        _name,
+        reference=getattr(reference, _name),
+        cpu=getattr(cpu, _name),
+        cpu_refuses=_refuses,
+        triton=lazy("per_sample_grad", _name),
+        triton_refuses=_triton_refuses,
+    )

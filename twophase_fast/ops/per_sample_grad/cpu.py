@@ -10,12 +10,12 @@ from twophase_fast import _native
 from twophase_fast.ops import _operands
 
 
-def refuses(a: torch.Tensor, g: torch.Tensor) -> list[str]:
+def refuses(a: torch.Tensor, g: torch.Tensor, precision: str) -> list[str]:
     """Return why `per_sample_grad` does not run here."""
     return _operands.cpu_refuses(a, g)
 
 
-def refuses_out(out: torch.Tensor, a: torch.Tensor, g: torch.Tensor) -> list[str]:
+def refuses_out(out: torch.Tensor, a: torch.Tensor, g: torch.Tensor, precision: str) -> list[str]:
     """Return why `per_sample_grad_out` does not run here."""
     return _operands.cpu_refuses(out, a, g)
 
@@ -31,14 +31,14 @@ def refuses_conv_out(out: torch.Tensor, x: torch.Tensor, g: torch.Tensor, *_: ob
     return refuses_conv(x, g)
 
 
-def per_sample_grad(a: torch.Tensor, g: torch.Tensor) -> torch.Tensor:
+def per_sample_grad(a: torch.Tensor, g: torch.Tensor, precision: str) -> torch.Tensor:
     """Return the gradients [N, C, p, d] of a [N, T, d], g [N, C, T, p]."""
     out = a.new_empty(*g.shape[:2], g.shape[3], a.shape[2])
-    per_sample_grad_out(out, a, g)
+    per_sample_grad_out(out, a, g, precision)
     return out
 
 
-def per_sample_grad_out(out: torch.Tensor, a: torch.Tensor, g: torch.Tensor) -> None:
+def per_sample_grad_out(out: torch.Tensor, a: torch.Tensor, g: torch.Tensor, precision: str) -> None:
     """Write the gradients to `out`, whose last axis is contiguous."""
     _native.call("linear_grad", out.numpy(), a.numpy(), g.numpy())
 
@@ -51,10 +51,11 @@ def per_sample_conv_grad(
     padding: Sequence[int],
     dilation: Sequence[int],
     groups: int,
+    precision: str,
 ) -> torch.Tensor:
     """Return the gradient of every sample and class with respect to the weight of a convolution."""
     out = x.new_empty(*g.shape[:3], x.shape[1] // groups, *kernel_size)
-    per_sample_conv_grad_out(out, x, g, kernel_size, stride, padding, dilation, groups)
+    per_sample_conv_grad_out(out, x, g, kernel_size, stride, padding, dilation, groups, precision)
     return out
 
 
@@ -67,6 +68,7 @@ def per_sample_conv_grad_out(
     padding: Sequence[int],
     dilation: Sequence[int],
     groups: int,
+    precision: str,
 ) -> None:
     """Write the gradients to `out`, contiguous from the fourth axis on; one spatial axis runs as the second of two."""
     axes = [kernel_size, stride, padding, dilation]

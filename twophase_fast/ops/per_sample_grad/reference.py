@@ -14,14 +14,14 @@ from torch.nn.functional import pad
 from twophase_fast.ops._ieee import ieee_float32
 
 
-def per_sample_grad(a: torch.Tensor, g: torch.Tensor) -> torch.Tensor:
+def per_sample_grad(a: torch.Tensor, g: torch.Tensor, precision: str) -> torch.Tensor:
     """Return the gradients [N, C, p, d] of a [N, T, d], g [N, C, T, p]."""
     out = a.new_empty(*g.shape[:2], g.shape[3], a.shape[2])
-    per_sample_grad_out(out, a, g)
+    per_sample_grad_out(out, a, g, precision)
     return out
 
 
-def per_sample_grad_out(out: torch.Tensor, a: torch.Tensor, g: torch.Tensor) -> None:
+def per_sample_grad_out(out: torch.Tensor, a: torch.Tensor, g: torch.Tensor, precision: str) -> None:
     """Write out[n,c] = g[n,c]ᵀ a[n], sample by sample."""
     with ieee_float32():
         for n in range(a.shape[0]):
@@ -36,10 +36,11 @@ def per_sample_conv_grad(
     padding: Sequence[int],
     dilation: Sequence[int],
     groups: int,
+    precision: str,
 ) -> torch.Tensor:
     """Return the gradient of every sample and class with respect to the weight of a convolution."""
     out = x.new_empty(*g.shape[:3], x.shape[1] // groups, *kernel_size)
-    per_sample_conv_grad_out(out, x, g, kernel_size, stride, padding, dilation, groups)
+    per_sample_conv_grad_out(out, x, g, kernel_size, stride, padding, dilation, groups, precision)
     return out
 
 
@@ -52,6 +53,7 @@ def per_sample_conv_grad_out(
     padding: Sequence[int],
     dilation: Sequence[int],
     groups: int,
+    precision: str,
 ) -> None:
     """Write the gradients, sample by sample, as products of cotangents [C, Cout, Q] and patches [Cin, *kernel, Q]."""
     samples, classes, cout, cin = out.shape[:4]
