@@ -14,7 +14,7 @@ def test_example_runs(path, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(
         sys, "argv", [str(path), "--quick"]
-    )  # the plan for a GPU takes it; the others read no arguments
+    )  # the others read no arguments
     runpy.run_path(str(path), run_name="__main__")
     assert capsys.readouterr().out.strip()
 
