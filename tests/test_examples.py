@@ -12,9 +12,7 @@ EXAMPLES = sorted(path for path in FOLDER.glob("*.py") if path.stem not in LARGE
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
 def test_example_runs(path, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(
-        sys, "argv", [str(path), "--quick"]
-    )  # the others read no arguments
+    monkeypatch.setattr(sys, "argv", [str(path), "--quick"])  # the others read no arguments
     runpy.run_path(str(path), run_name="__main__")
     assert capsys.readouterr().out.strip()
 

@@ -16,6 +16,7 @@ import torch
 
 from twophase_fast import ops
 from twophase_fast._pages import room
+from twophase_fast._types import Precision
 from twophase_fast.ntk.cost import PACKED_WIDTH, Method
 from twophase_fast.rules.factors import Conv, Dense, Factor, Lookup, Outer
 
@@ -31,6 +32,7 @@ class Accumulator:
         dtype: Dtype of the kernel.
         device: Device of the kernel.
         slice_bytes: Largest materialised Jacobian slice, in bytes.
+        precision: Of the contractions, where a backend has more than one.
     """
 
     def __init__(
@@ -43,10 +45,11 @@ class Accumulator:
         dtype: torch.dtype,
         device: torch.device,
         slice_bytes: int,
+        precision: Precision = "highest",
     ) -> None:
         self.output, self.symmetric, self.outputs = output, columns is None, outputs
         self.rows, self.columns = rows, rows if columns is None else columns
-        self.slice_bytes = slice_bytes
+        self.slice_bytes, self.precision = slice_bytes, precision
         shapes = {
             "full": (self.rows * outputs, self.columns * outputs),
             "trace": (self.rows, self.columns),
@@ -143,7 +146,8 @@ class Accumulator:
 
     def _add_jacobian(self, left: torch.Tensor, right: torch.Tensor | None = None) -> None:
         """Add the Gram product of Jacobian slices [N, C, P]."""
-        ops.gram_(self._target(), self._operand(left), None if right is None else self._operand(right))
+        other = None if right is None else self._operand(right)
+        ops.gram_(self._target(), self._operand(left), other, precision=self.precision)
 
     def _operand(self, jacobian: torch.Tensor) -> torch.Tensor:
         if self.output == "full":
@@ -154,11 +158,12 @@ class Accumulator:
 
     def _add_factored(self, left: Outer, right: Outer | None) -> None:
         others = (None, None) if right is None else (right.a, right.g)
-        ops.factored_gram_(self._view(), left.a, left.g, *others, output=self.output)
+        ops.factored_gram_(self._view(), left.a, left.g, *others, output=self.output, precision=self.precision)
 
     def _add_lookup(self, left: Lookup, right: Lookup | None) -> None:
         others = (None, None) if right is None else (right.tokens, right.g)
-        ops.embedding_gram_(self._view(), left.tokens, left.g, *others, output=self.output, padding_idx=left.shape[0])
+        options = {"output": self.output, "padding_idx": left.shape[0], "precision": self.precision}
+        ops.embedding_gram_(self._view(), left.tokens, left.g, *others, **options)
 
 
 def _same_kind(left: Factor, right: Factor | None, method: Method) -> tuple[Factor, Factor | None]:

@@ -27,6 +27,7 @@ from twophase_fast.ntk.probe import Structure, probe
 from twophase_fast.ntk.program import Program, describe, widest_program
 from twophase_fast.ntk.readout import LiftedAccumulator, Readout, find_readout
 from twophase_fast.ntk.survey import Profile, can_batch, survey, widest
+from twophase_fast.ops import _dispatch
 
 _IRREGULAR_SLICE = 256 * 2**20
 _IRREGULAR_TILE = 64
@@ -83,6 +84,7 @@ class Computation:
         reserved: Bytes the caller holds meanwhile, out of the same budget.
         side: Samples per block of a kernel that the caller takes block by block, at most.
         shares: Devices that each hold an equal part of the kernel (for a plan only).
+        precision: Of the contractions; what runs is in `info`.
     """
 
     def __init__(
@@ -99,12 +101,13 @@ class Computation:
         reserved: int = 0,
         side: int | None = None,
         shares: int = 1,
+        precision: Precision = "highest",
     ) -> None:
         self.function, self.left, self.right = function, left, right
         self.summed, self.output = output == "sum", "trace" if output == "sum" else output
         self.tile, self.budget, self.reserved, self.per_parameter = tile, budget, reserved, per_parameter
         self.side, self.shares = side, shares
-        self.info = Info()
+        self.info = Info(precision if has_precisions(function) else "highest")
         self.readout: Readout | None = None
         self.directions = directions  # [K, C]; None stands for the identity
         self.partners: dict[str, str] = {}  # bias -> weight whose block carries it
@@ -271,7 +274,8 @@ class Computation:
         def plain(output: str) -> Accumulator:
             function, plan = self.function, self.info.plan
             sizes = (output, rows, columns, plan.task.classes)
-            return Accumulator(*sizes, dtype=function.dtype, device=function.device, slice_bytes=plan.slice_bytes)
+            options = {"dtype": function.dtype, "device": function.device, "slice_bytes": plan.slice_bytes}
+            return Accumulator(*sizes, **options, precision=self.info.precision)
 
         if self.readout is None:
             return plain(self.info.plan.task.output)
@@ -294,3 +298,9 @@ class Computation:
             "the kernel has NaN or infinite entries though every Jacobian is finite: their products overflow; rescale "
             "the outputs or use float64"
         )
+
+
+def has_precisions(function: Function) -> bool:
+    """Return whether the backend that adds this function's Gram blocks has more than one precision."""
+    x = torch.empty(1, 1, dtype=function.dtype, device=function.device)
+    return function.dtype == torch.float32 and _dispatch.choose("gram_", None, x, x, None, "highest") == "triton"

@@ -68,8 +68,8 @@ def entk(
         params: Parameters to differentiate: None (all that require grad), globs, or a predicate on the name.
         per_parameter: Return a dict name -> kernel instead; the values sum to K. A tied weight has one entry, under
             its first name.
-        precision: `highest` is IEEE float32 (float64 for float64 models); `high` and `medium` allow faster units
-            where the hardware has them and are `highest` elsewhere.
+        precision: Of the Gram blocks. `highest` is IEEE float32 (float64 for float64 models); `high` (relative error of
+            K at most 1e-5) and `medium` (2e-3) run on a GPU's matrix units and are `highest` elsewhere.
         memory_budget: Bytes the computation may take over model and inputs, the kernel included: a number, or text such
             as "250 MB" or "4 GiB". Default: half of the memory that is free. A program that depends on the data cannot
             be planned: a warning then says that the budget was not followed.
@@ -103,10 +103,12 @@ def entk(
         raise InputError("out= holds one kernel; call without per_parameter, or once per parameter with params=")
     with preserved(model, function.device):
         if out is not None:
-            info = fill(out, function, left, right, output, tile, budget, progress=progress)
+            info = fill(out, function, left, right, output, tile, budget, precision=precision, progress=progress)
             kernels = {"": out}
         else:
-            computation = Computation(function, left, right, output, tile, budget, per_parameter=per_parameter)
+            computation = Computation(
+                function, left, right, output, tile, budget, per_parameter=per_parameter, precision=precision
+            )
             kernels, info = computation.kernels(progress=progress), computation.info
         if budget is not None and info.plan is not None and not info.plan.rows:
             warnings.warn(
@@ -115,18 +117,24 @@ def entk(
                 stacklevel=2,
             )
         if verify:
-            _verify(function, left, right, kernels, output, verify)
+            _verify(function, left, right, kernels, output, verify, info.precision)
     result = kernels if per_parameter else kernels[""]
     return (result, info) if return_info else result
 
 
 def _verify(
-    function: Function, left: Batch, right: Batch | None, kernels: dict[str, Any], output: str, count: int
+    function: Function,
+    left: Batch,
+    right: Batch | None,
+    kernels: dict[str, Any],
+    output: str,
+    count: int,
+    precision: Precision,
 ) -> None:
     """Recompute random entries of every kernel; one parameter's kernel is checked against that parameter alone."""
     for name, kernel in kernels.items():
         own = function if not name else replace(function, parameters={name: function.parameters[name]})
-        verify_entries(own, left, right, kernel, output, count)
+        verify_entries(own, left, right, kernel, output, count, precision=precision)
 
 
 def plan(

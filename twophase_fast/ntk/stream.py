@@ -19,7 +19,7 @@ import torch
 from torch.utils import _pytree as pytree
 from tqdm import tqdm
 
-from twophase_fast._types import InputError
+from twophase_fast._types import InputError, Precision
 from twophase_fast.ntk.block import place
 from twophase_fast.ntk.computation import Computation, Info
 from twophase_fast.ntk.forward import Function
@@ -39,6 +39,7 @@ def fill(
     tile: int | None,
     budget: int | None,
     *,
+    precision: Precision,
     progress: bool,
 ) -> Info:
     """Fill `out` tile by tile and return what was done.
@@ -51,6 +52,7 @@ def fill(
         output: `full`, `trace`, `diagonal` or `sum`.
         tile: Samples per forward pass, or None to choose.
         budget: Bytes that may be used, or None for a share of what is free.
+        precision: Of the contractions.
         progress: Show a bar with the time left.
 
     Raises:
@@ -63,9 +65,10 @@ def fill(
     budget = budget or int(free_bytes(function.device) * DEFAULT_SHARE)
     entry_bytes = int(np.prod(per_pair, dtype=np.int64)) * function.dtype.itemsize
     side = max(1, int((budget * _KERNEL_SHARE / entry_bytes) ** 0.5))
-    computation = Computation(function, left, right, output, tile, budget, side=side)
+    computation = Computation(function, left, right, output, tile, budget, side=side, precision=precision)
     side = computation.prepare().side
-    log = _TileLog(out, _fingerprint(function, left, right, output, side))
+    how = f"{output} {side} {computation.info.precision}"
+    log = _TileLog(out, _fingerprint(function, left, right, how))
     blocks = list(computation.blocks())
     missing = [k for k in range(len(blocks)) if not log.done >> k & 1]
     for k in tqdm(missing, disable=not progress, desc="entk", unit="tile"):
@@ -82,9 +85,9 @@ def _check_shape(out: Any, expected: tuple[int, ...]) -> None:
         raise InputError(f"out has shape {tuple(out.shape)}; this kernel has shape {expected}")
 
 
-def _fingerprint(function: Function, left: Batch, right: Batch | None, output: str, side: int) -> str:
+def _fingerprint(function: Function, left: Batch, right: Batch | None, how: str) -> str:
     """Return a hash of everything the result depends on."""
-    digest = hashlib.sha256(f"{output} {side}".encode())
+    digest = hashlib.sha256(how.encode())
     leaves = pytree.tree_leaves([(b.x, b.targets) for b in (left, right) if b is not None])
     for tensor in [*function.model.state_dict().values(), *leaves]:
         if isinstance(tensor, torch.Tensor):

@@ -1,0 +1,41 @@
+"""The precision that was asked for, and the one that ran."""
+
+import pytest
+import torch
+from torch import nn
+
+import twophase_fast as tp
+
+
+def net():
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(6, 7), nn.Tanh(), nn.Linear(7, 2))
+
+
+def rows():
+    return torch.randn(3, 6, generator=torch.Generator().manual_seed(1))
+
+
+def test_a_cpu_has_one_precision():
+    kernel, info = tp.entk(net(), rows(), precision="medium", return_info=True)
+    assert info.precision == "highest"
+    assert torch.equal(kernel, tp.entk(net(), rows()))
+
+
+@pytest.mark.parametrize(("precision", "bound"), [("highest", 1e-6), ("high", 1e-5), ("medium", 2e-3)])
+def test_kernels_through_triton_keep_their_bounds(monkeypatch, precision, bound):
+    pytest.importorskip("triton")
+    truth = tp.entk(net().double(), rows().double())
+    monkeypatch.setenv("TRITON_INTERPRET", "1")
+    monkeypatch.setenv("TWOPHASE_BACKEND", "triton")
+    kernel, info = tp.entk(net(), rows(), precision=precision, return_info=True)
+    assert info.precision == precision
+    assert float((kernel - truth).norm() / truth.norm()) < bound
+
+
+def test_float64_is_always_the_highest(monkeypatch):
+    pytest.importorskip("triton")
+    monkeypatch.setenv("TRITON_INTERPRET", "1")
+    monkeypatch.setenv("TWOPHASE_BACKEND", "triton")
+    _, info = tp.entk(net().double(), rows().double(), precision="medium", return_info=True)
+    assert info.precision == "highest"
