@@ -9,9 +9,8 @@ from typing import Any
 import torch
 from torch.utils import _pytree as pytree
 
-from benchmarks import op_workloads
 from twophase_fast import ops
-from twophase_fast.ops import _dispatch
+from twophase_fast.ops import _dispatch, _workloads
 
 Run = Callable[[], Any]
 
@@ -47,7 +46,7 @@ def rows(small: bool = False) -> Iterator[GpuRow]:
             yield _gram(n, p, torch.float32, precision, bound)
         yield _gram(n, p, torch.bfloat16, "highest", 1e-5)
     yield _moments(100 if small else 128_000_000)
-    for work in op_workloads.of_suite("smoke" if small else "default"):
+    for work in _workloads.of_suite("smoke" if small else "default"):
         if work.op not in ("gram", "gram_", "pair_moments") and "triton" in _dispatch.backends(work.op):
             yield _against_reference(work)
 
@@ -91,7 +90,7 @@ def _moments(p: int) -> GpuRow:
     return GpuRow(f"pair_moments p={p} float32", make, "device copy", bytes=8.0 * p, bound=1e-9)
 
 
-def _against_reference(work: op_workloads.OpWorkload) -> GpuRow:
+def _against_reference(work: _workloads.OpWorkload) -> GpuRow:
     """An op at the sizes of real layers against its definition in plain torch."""
 
     def make(device: torch.device) -> tuple[Run, Run, Run]:

@@ -31,8 +31,8 @@ _CHUNKS = (1024, 512, 256, 128, 64, 32, 16, 8, 4, 2, 1)
 _AT_ONCE = (16, 4)  # outputs in one batched pull-back
 _SLICE_BYTES = 256 * MIB
 _TRANSIENT_BYTES = 512 * MIB  # of one tile; larger ones are no faster
-_LIBRARY_BYTES = 20 * MIB  # work areas of the kernels, of BLAS and of the threads
-_USABLE = 0.93  # of a budget: predictions are not exact
+_LIBRARY_BYTES = 16 * MIB  # work areas of the kernels, of BLAS and of the threads
+_USABLE = 0.92  # of a budget: predictions are not exact
 _FRAGMENTS = 1.06  # what the allocator holds, relative to what was asked for
 _FLOWING = 3  # tensors of the largest size alive while cotangents flow
 
