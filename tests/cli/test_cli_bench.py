@@ -84,7 +84,11 @@ def test_a_dict_of_moments_will_do(bench):
         (["--op", "gram", "--against", "rivals_of_test:nobody"], 2, "names no function"),
         (["--op", "gram", "--against", "rivals_of_test"], 2, "expected module:function"),
         (["--op", "gram", "--against", "no_such_module:f"], 2, "cannot import 'no_such_module'"),
-        (["--op", "gram", "--dtype", "bfloat16"], 2, "gram does not take bfloat16; use one of float32, float64"),
+        (
+            ["--op", "per_sample_grad", "--dtype", "bfloat16"],
+            2,
+            "per_sample_grad does not take bfloat16; use one of float32",
+        ),
         (["--op", "grom"], 2, "there is no op 'grom' to measure; use one of gram, "),
         (["--op", "gram", "--shape", "q=4"], 2, "cannot have the sizes q=4; it has, by default, batch=0, n=320"),
         (["--op", "gram", "--shape", "n=0"], 2, "cannot have the sizes n=0"),
