@@ -31,7 +31,7 @@ from twophase_fast.ops import _dispatch
 
 _IRREGULAR_SLICE = 256 * 2**20
 _IRREGULAR_TILE = 64
-_FULL = 0.92  # of the budget in use: from here on free memory is returned after every tile
+_FULL = 0.85  # of the budget in use: from here on free memory is returned after every tile
 
 
 @dataclass

@@ -34,7 +34,7 @@ _TRANSIENT_BYTES = 512 * MIB  # of one tile; larger ones are no faster
 _LIBRARY_BYTES = 16 * MIB  # work areas of the kernels, of BLAS and of the threads
 _USABLE = 0.92  # of a budget: predictions are not exact
 _FRAGMENTS = 1.06  # what the allocator holds, relative to what was asked for
-_FLOWING = 3  # tensors of the largest size alive while cotangents flow
+_FLOWING = 2  # tensors of the largest size alive while cotangents flow
 
 # Only the choice among plans rests on these; `timing` measures what `Plan.seconds` says.
 _NODE_SECONDS = 15e-6  # fixed cost of one node in a pull-back
