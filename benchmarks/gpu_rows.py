@@ -58,6 +58,7 @@ def _gram(n: int, p: int, dtype: torch.dtype, precision: str, bound: float | Non
     """
 
     def make(device: torch.device) -> tuple[Run, Run, Run]:
+        """Return the op's call, the peer's and the truth's on inputs made there."""
         x = torch.randn(n, p, device=device, generator=torch.Generator(device).manual_seed(0)).to(dtype)
 
         def peer() -> torch.Tensor:
@@ -78,6 +79,7 @@ def _moments(p: int) -> GpuRow:
     """Pair moments of two vectors against a device copy of as many bytes, half read and half written."""
 
     def make(device: torch.device) -> tuple[Run, Run, Run]:
+        """Return the op's call, the peer's and the truth's on inputs made there."""
         x = torch.randn(p, device=device, generator=torch.Generator(device).manual_seed(0))
         y, target = x + 0.1, torch.empty_like(x)
 
@@ -94,6 +96,7 @@ def _against_reference(work: _workloads.OpWorkload) -> GpuRow:
     """An op at the sizes of real layers against its definition in plain torch."""
 
     def make(device: torch.device) -> tuple[Run, Run, Run]:
+        """Return the op's call, the peer's and the truth's on inputs made there."""
         inputs = pytree.tree_map_only(
             torch.Tensor, lambda t: t.nan_to_num().to(device), work.case.inputs(work.sizes, torch.float32)
         )

@@ -176,7 +176,10 @@ class Computation:
         unused = [name for name in self.function.parameters if name not in self.info.methods]
         self.info.methods.update(dict.fromkeys(unused, "unused"))
         if self.per_parameter:
-            zero = {name: self.accumulator(self.left.size, self._partners).kernel() for name in unused}
+            zero = {
+                name: self.accumulator(self.left.size, None if self.right is None else self.right.size).kernel()
+                for name in unused
+            }
             kernels = {name: (kernels | zero)[name] for name in self.function.parameters}
         return kernels
 
@@ -263,10 +266,6 @@ class Computation:
             reserved=self.reserved,
             shares=self.shares,
         )
-
-    @property
-    def _partners(self) -> int | None:
-        return None if self.right is None else self.right.size
 
     def accumulator(self, rows: int, columns: int | None) -> Accumulator | LiftedAccumulator:
         """Return an empty kernel between so many samples; `columns` is None for a symmetric one."""
