@@ -1,6 +1,6 @@
-// The only pybind11 file: NumPy arrays in, plain pointers out, the GIL released while a kernel runs.
-// Arguments were validated in Python (ops/<op>/__init__.py); only what would read or write out of bounds is
-// checked again.
+// The only pybind11 file (with arrays.h): NumPy arrays in, plain pointers out, the GIL released while a
+// kernel runs. Arguments were validated in Python (ops/<op>/__init__.py); only what would read or write out
+// of bounds is checked again.
 #include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
@@ -11,6 +11,8 @@
 #include <string>
 #include <vector>
 
+#include "arrays.h"
+#include "batch_norm_grad/batch_norm_grad.h"
 #include "common/cpu.h"
 #include "embedding_gram/embedding_gram.h"
 #include "factored_gram/factored_gram.h"
@@ -23,28 +25,6 @@ namespace py = pybind11;
 
 namespace twophase {
 namespace {
-
-void require(bool condition, const char* message) {
-  if (!condition) throw std::invalid_argument(message);
-}
-
-template <class T>
-bool holds(const py::array& array) {
-  return array.dtype().num() == py::dtype::num_of<std::remove_const_t<T>>();
-}
-
-// Calls body with a value of the array's element type, float or double.
-template <class Body>
-void with_element_type(const py::array& array, const Body& body) {
-  if (holds<float>(array)) return body(float());
-  if (holds<double>(array)) return body(double());
-  throw std::invalid_argument("expected float32 or float64");
-}
-
-template <class T>
-int64_t stride(const py::array& array, int axis) {
-  return array.strides(axis) / static_cast<int64_t>(sizeof(T));
-}
 
 template <class T>
 Batch<T> batch_view(const py::array& array) {
@@ -346,6 +326,46 @@ void random_projection_binding(py::array out, const py::array& x, uint64_t seed,
   });
 }
 
+// g [N, C, K, T], x and relu [N, K, T], the others [K] or [N, C, K].
+void batch_norm_grad_binding(py::array out, py::array weight_grad, py::array bias_grad, const py::array& g,
+                             const py::array& x, const py::array& mean, const py::array& rstd,
+                             const std::optional<py::array>& weight, const std::optional<py::array>& relu,
+                             const std::string& isa, int threads) {
+  require(g.ndim() == 4, "expected g [N, C, K, T]");
+  with_element_type(out, [&](auto zero) {
+    using T = decltype(zero);
+    const int64_t n = g.shape(0), c = g.shape(1), k = g.shape(2), t = g.shape(3), rows = n * c * k;
+    const BatchNormGrad<T> problem{n,
+                                   c,
+                                   k,
+                                   t,
+                                   whole<const T>(g, rows * t),
+                                   whole<const T>(x, n * k * t),
+                                   relu ? whole<const T>(*relu, n * k * t) : nullptr,
+                                   whole<const T>(mean, k),
+                                   whole<const T>(rstd, k),
+                                   weight ? whole<const T>(*weight, k) : nullptr,
+                                   whole<T>(out, rows * t),
+                                   whole<T>(weight_grad, rows),
+                                   whole<T>(bias_grad, rows)};
+    const Isa tier = parse_isa(isa);
+    const py::gil_scoped_release unlocked;
+    batch_norm_grad(problem, tier, threads);
+  });
+}
+
+void relu_grad_binding(py::array g, const py::array& relu, const std::string& isa, int threads) {
+  require(g.ndim() == 3, "expected g [N, C, elements]");
+  with_element_type(g, [&](auto zero) {
+    using T = decltype(zero);
+    const int64_t n = g.shape(0), c = g.shape(1), size = g.shape(2);
+    const ReluGrad<T> problem{n, c, size, whole<T>(g, n * c * size), whole<const T>(relu, n * size)};
+    const Isa tier = parse_isa(isa);
+    const py::gil_scoped_release unlocked;
+    relu_grad(problem, tier, threads);
+  });
+}
+
 std::vector<std::string> isa_names() {
   std::vector<std::string> names;
   for (const Isa isa : available_isas()) names.emplace_back(isa_name(isa));
@@ -366,6 +386,8 @@ PYBIND11_MODULE(_C, module) {
   module.def("random_projection_", random_projection_binding);
   module.def("linear_grad", linear_grad_binding);
   module.def("conv_grad", conv_grad_binding);
+  module.def("batch_norm_grad", batch_norm_grad_binding);
+  module.def("relu_grad_", relu_grad_binding);
   module.def("pair_moments", pair_moments_binding);
   module.def("residual_moments", residual_moments_binding);
 }

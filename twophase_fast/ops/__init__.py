@@ -6,6 +6,7 @@ registered with `torch.library` under `torch.ops.twophase_fast`; `_dispatch` pic
 registers.
 """
 
+from twophase_fast.ops.batch_norm_grad import batch_norm_grad, relu_grad_
 from twophase_fast.ops.embedding_gram import embedding_gram, embedding_gram_
 from twophase_fast.ops.factored_gram import factored_gram, factored_gram_
 from twophase_fast.ops.gram import gram, gram_, symmetrize_
@@ -16,6 +17,7 @@ from twophase_fast.ops.random_projection import random_projection, random_projec
 
 __all__ = [
     "PairMoments",
+    "batch_norm_grad",
     "embedding_gram",
     "embedding_gram_",
     "factored_gram",
@@ -29,5 +31,6 @@ __all__ = [
     "per_sample_grad",
     "random_projection",
     "random_projection_",
+    "relu_grad_",
     "symmetrize_",
 ]
