@@ -6,28 +6,26 @@ by sample as it arrives: [N, C, *before, outer, inner, *after].
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol
 
 import torch
-from torch.autograd.graph import GradientEdge
 
-from twophase_fast._pages import room
 from twophase_fast._types import UnsupportedModelError
 from twophase_fast.ntk.forward import Function
-from twophase_fast.ntk.graph import Graph, pull
+from twophase_fast.ntk.graph import Graph
 from twophase_fast.ntk.inputs import Batch
 from twophase_fast.ntk.probe import Structure, check_same_rows, irregular_uses
 from twophase_fast.ntk.program import Cut
+from twophase_fast.ntk.pullback import Collected, Start, pull_back
 from twophase_fast.ntk.readout import FeatureSeeds, Readout, ReadoutFactor
-from twophase_fast.ntk.uses import UseSpec
-from twophase_fast.rules import RULES, AnyLayout, Use, generic
+from twophase_fast.ntk.route import Place
+from twophase_fast.ntk.uses import SlotSpec, UseSpec
+from twophase_fast.rules import RULES, Use, generic
 from twophase_fast.rules.chain import chain
-from twophase_fast.rules.factors import Factor, combine, first_samples
+from twophase_fast.rules.factors import Dense, Factor, combine, first_samples
 from twophase_fast.rules.layout import ElementLayout
 
-Cotangents = dict[tuple[int, int], torch.Tensor]
 AnyFactor = Factor | ReadoutFactor
 
 
@@ -116,9 +114,10 @@ def body_factors(
     names = section.names
     if names is not None:
         uses = [u for u in (_restricted(u, names) for u in uses) if u.slots]
-    cotangents, kept = pull_back(graph, uses, seeds, at_once, section.keep)
-    factors = factors_of(function, graph, uses, cotangents)
-    return factors if names is None else {name: factors[name] for name in factors if name in names}, kept
+    keep = None if section.keep is None else (section.keep.node, section.keep.output)
+    found = pull_back(seeds, uses, at_once, keep)
+    factors = factors_of(function, graph, uses, found)
+    return factors if names is None else {name: factors[name] for name in factors if name in names}, found.kept
 
 
 def capture_features(
@@ -130,10 +129,20 @@ def capture_features(
     at_once: int = 1,
 ) -> tuple[dict[str, AnyFactor], torch.Tensor | None]:
     """Return the factors below a readout, the readout's own, and the cotangents at the cut to keep."""
-    names = section.names
     rows, features = readout.features(graph)
     seeds = _start(graph, section, FeatureSeeds(graph, readout, rows, directions))
     found, kept = body_factors(function, graph, readout.uses, seeds, section, at_once)
+    return with_readout(function, readout, features, found, section.names), kept
+
+
+def with_readout(
+    function: Function,
+    readout: Readout,
+    features: torch.Tensor,
+    found: dict[str, Factor],
+    names: Collection[str] | None = None,
+) -> dict[str, AnyFactor]:
+    """Return the factors below a readout together with those of the readout itself."""
     factors: dict[str, AnyFactor] = {**found}
     if readout.weight is not None and (names is None or readout.weight in names):
         tied = factors.get(readout.weight)
@@ -143,16 +152,7 @@ def capture_features(
     if readout.bias is not None and (names is None or readout.bias in names):
         ones = features.new_ones(len(features), 1)
         factors[readout.bias] = ReadoutFactor(ones, None, None, torch.Size((len(readout.matrix),))).to(function.dtype)
-    return factors, kept
-
-
-class Start(Protocol):
-    """Where a pull-back starts: K cotangents."""
-
-    def __len__(self) -> int: ...
-
-    def pull(self, edges: list[GradientEdge], ks: slice, *, batched: bool) -> tuple[torch.Tensor | None, ...]:
-        """Return the cotangents of starts `ks` at `edges`, each [k, *shape] (one k unless batched)."""
+    return factors
 
 
 @dataclass(frozen=True)
@@ -170,11 +170,15 @@ class Seeds:
     def __len__(self) -> int:
         return self.directions.shape[0]
 
-    def pull(self, edges: list[GradientEdge], ks: slice, *, batched: bool) -> tuple[torch.Tensor | None, ...]:
-        """Return the cotangents of sum_c directions[k, c] f_c at `edges`."""
+    @property
+    def place(self) -> Place:
+        """The output's place."""
+        return self.graph.index[self.graph.output.grad_fn], self.graph.output.output_nr
+
+    def cotangents(self, ks: slice) -> torch.Tensor:
+        """Return the cotangents [k, N, C] of sum_c directions[k, c] f_c."""
         y = self.graph.output
-        seeds = self.directions[ks].to(y).unsqueeze(1)
-        return pull([y], edges, seeds.expand(-1, *y.shape), batched=batched)
+        return self.directions[ks].to(y).unsqueeze(1).expand(-1, *y.shape)
 
 
 @dataclass(frozen=True)
@@ -183,15 +187,19 @@ class CutSeeds:
 
     graph: Graph
     cut: Cut
-    cotangents: torch.Tensor
+    kept: torch.Tensor
 
     def __len__(self) -> int:
-        return self.cotangents.shape[0]
+        return self.kept.shape[0]
 
-    def pull(self, edges: list[GradientEdge], ks: slice, *, batched: bool) -> tuple[torch.Tensor | None, ...]:
-        """Return the cotangents of starts `ks` at `edges`."""
-        root = GradientEdge(self.graph.nodes[self.cut.node], self.cut.output)
-        return pull([root], edges, self.cotangents[ks], batched=batched)
+    @property
+    def place(self) -> Place:
+        """The cut."""
+        return self.cut.node, self.cut.output
+
+    def cotangents(self, ks: slice) -> torch.Tensor:
+        """Return the cotangents of starts `ks`."""
+        return self.kept[ks]
 
 
 def _restricted(use: UseSpec, names: Collection[str]) -> UseSpec:
@@ -199,74 +207,31 @@ def _restricted(use: UseSpec, names: Collection[str]) -> UseSpec:
     return replace(use, slots=tuple(slot for slot in use.slots if not set(slot.leaves).isdisjoint(names)))
 
 
-def pull_back(
-    graph: Graph, uses: Sequence[UseSpec], seeds: Start, at_once: int = 1, keep: Cut | None = None
-) -> tuple[Cotangents, torch.Tensor | None]:
-    """Return (node position, output index) -> cotangents [N, K, *before, outer, inner, *after], and those at `keep`.
-
-    `at_once` > 1 pulls that many back in one batched call. The cotangents at `keep` are [K, *shape], as they came.
-    """
-    layouts = {(u.node, j): layout for u in uses for j, layout in u.layouts.items()}
-    places = list(layouts) if keep is None else [*layouts, (keep.node, keep.output)]
-    edges = [GradientEdge(graph.nodes[index], j) for index, j in places]
-    collected: Cotangents = {}
-    kept: torch.Tensor | None = None
-    for first in range(0, len(seeds) if edges else 0, at_once):
-        ks = slice(first, min(first + at_once, len(seeds)))
-        grads = seeds.pull(edges, ks, batched=at_once > 1)
-        if keep is not None:
-            kept = _room_at(graph, keep, len(seeds)) if kept is None else kept
-            kept[ks] = 0 if grads[-1] is None else grads[-1].detach()
-        for key, grad in zip(layouts, grads):
-            if grad is not None:
-                _store(collected, key, layouts[key], grad.detach(), ks, len(seeds))
-            elif key in collected:
-                collected[key][:, ks].zero_()
-    return collected, kept
-
-
-def _room_at(graph: Graph, cut: Cut, count: int) -> torch.Tensor:
-    """Return an empty tensor for the cotangents [K, *shape] at a cut."""
-    metadata = graph.nodes[cut.node]._input_metadata[cut.output]
-    return room((count, *metadata.shape), metadata.dtype, graph.output.device)
-
-
-def _store(
-    collected: Cotangents, key: tuple[int, int], layout: AnyLayout, grads: torch.Tensor, ks: slice, count: int
-) -> None:
-    """Put the cotangents of starts `ks` in their places."""
-    for k, grad in zip(range(ks.start, ks.stop), grads):
-        by_sample = layout.by_sample(grad)
-        if key not in collected:
-            shape = (by_sample.shape[0], count, *by_sample.shape[1:])
-            collected[key] = grad.new_zeros(shape) if k else grad.new_empty(shape)
-        collected[key][:, k].copy_(by_sample)
-
-
-def factors_of(function: Function, graph: Graph, uses: Sequence[UseSpec], cotangents: Cotangents) -> dict[str, Factor]:
+def factors_of(function: Function, graph: Graph, uses: Sequence[UseSpec], found: Collected) -> dict[str, Factor]:
     """Turn every use's cotangents into factors, freeing them as they are used."""
     parts: dict[str, list[Factor]] = {}
     for spec in uses:
-        held = {j: cotangents.pop((spec.node, j)) for j in spec.layouts if (spec.node, j) in cotangents}
-        if not held:
-            continue
-        for name, factor in _use_factors(function, graph, spec, held):
-            parts.setdefault(name, []).append(factor.to(function.dtype))
+        held = {j: found.cotangents.pop((spec.node, j)) for j in spec.layouts if (spec.node, j) in found.cotangents}
+        for slot in spec.slots:
+            done = found.sums.pop((spec.node, slot.slot), None)
+            if not held and done is None:
+                continue
+            source = graph.nodes[slot.source[0]], slot.source[1]
+            factor = _slot_factor(graph, spec, slot, held) if done is None else Dense(done)
+            leaves = {name: function.parameters[name] for name in slot.leaves}
+            for name, part in chain(factor, source, leaves).items():
+                parts.setdefault(name, []).append(part.to(function.dtype))
     return {name: combine(parts[name]) for name in function.parameters if name in parts}
 
 
-def _use_factors(
-    function: Function, graph: Graph, spec: UseSpec, held: dict[int, torch.Tensor]
-) -> Iterator[tuple[str, Factor]]:
-    node = graph.nodes[spec.node]
+def _slot_factor(graph: Graph, spec: UseSpec, slot: SlotSpec, held: dict[int, torch.Tensor]) -> Factor:
+    """Return the factor of one slot by its node's rule, or by the generic one."""
+    source = graph.nodes[slot.source[0]], slot.source[1]
+    shape = torch.Size(source[0].variable.shape if hasattr(source[0], "variable") else _shape(source))
+    use = Use(graph.nodes[spec.node], slot.slot, shape, spec.layouts, held)
     by_element = any(isinstance(layout, ElementLayout) for layout in spec.layouts.values())
-    for slot in spec.slots:
-        source = graph.nodes[slot.source[0]], slot.source[1]
-        shape = torch.Size(source[0].variable.shape if hasattr(source[0], "variable") else _shape(source))
-        use = Use(node, slot.slot, shape, spec.layouts, held)
-        factor = RULES[spec.name](use) if spec.name in RULES and not by_element else None
-        leaves = {name: function.parameters[name] for name in slot.leaves}
-        yield from chain(generic(use) if factor is None else factor, source, leaves).items()
+    factor = RULES[spec.name](use) if spec.name in RULES and not by_element else None
+    return generic(use) if factor is None else factor
 
 
 def _shape(source: tuple[torch.autograd.graph.Node, int]) -> tuple[int, ...]:

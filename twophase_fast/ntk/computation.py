@@ -136,7 +136,7 @@ class Computation:
             if len(set(counts)) > 1:
                 raise InputError(f"x1 gives {counts[0]} outputs and x2 gives {counts[1]}; they must agree")
             self._choose_directions(counts[0])
-            profiles, program = self._make_plan(sides)
+            profiles, program = self._make_plan()
         if timer is not None and program is not None:
             self.info.plan = timer(self, profiles, program)
         with self.info.timed("probe"):
@@ -221,7 +221,7 @@ class Computation:
         tiles = sum(len(pieces(s.stop - s.start, plan.tile)) for s in sides)
         return len(plan.groups) * len(plan.chunks) * (tiles + len(sides))
 
-    def _make_plan(self, sides: Sequence[Batch]) -> tuple[list[Profile], Program | None]:
+    def _make_plan(self) -> tuple[list[Profile], Program | None]:
         """Choose the plan and return what it was made of; nothing for a program that depends on the data."""
         task = self._task()
         if any(s.signature is None for s in self.structures):
@@ -235,8 +235,7 @@ class Computation:
         if budget is None:
             budget = int(free_bytes(self.function.device) * DEFAULT_SHARE)
         profiles = widest([survey(self.function, structure, self.readout) for structure in self.structures])
-        described = (describe(self.function, b, s, self.readout) for b, s in zip(sides, self.structures))
-        program = widest_program(list(described))
+        program = widest_program([describe(structure, self.readout) for structure in self.structures])
         self.info.looped = can_batch(self.structures[0], self.readout) if task.classes > 1 else "one output"
         carried = {} if self.per_parameter else bias_partners(self.structures[0])
         self.info.plan = make_plan(

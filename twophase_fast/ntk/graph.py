@@ -61,12 +61,12 @@ def walk(output: torch.Tensor) -> Graph:
 
 
 def pull(
-    outputs: list[torch.Tensor | GradientEdge], edges: list[GradientEdge], seeds: torch.Tensor, *, batched: bool
+    roots: list[GradientEdge], edges: list[GradientEdge], seeds: list[torch.Tensor], *, batched: bool
 ) -> tuple[torch.Tensor | None, ...]:
-    """Return the cotangents at `edges` of one output for seeds [k, *shape]: [k, ...] each (k = 1 unless batched)."""
+    """Return the cotangents at `edges`, [k, ...] each, for seeds [k, *shape] at the roots (k = 1 unless batched)."""
     if batched:
-        return torch.autograd.grad(outputs, edges, [seeds], retain_graph=True, allow_unused=True, is_grads_batched=True)
-    grads = torch.autograd.grad(outputs, edges, [seeds[0]], retain_graph=True, allow_unused=True)
+        return torch.autograd.grad(roots, edges, seeds, retain_graph=True, allow_unused=True, is_grads_batched=True)
+    grads = torch.autograd.grad(roots, edges, [seed[0] for seed in seeds], retain_graph=True, allow_unused=True)
     return tuple(None if g is None else g.unsqueeze(0) for g in grads)
 
 

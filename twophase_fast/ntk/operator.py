@@ -214,7 +214,7 @@ class NTKOperator:
         itemsize = self.dtype.itemsize
         vectors = 3 * self.num_parameters * itemsize + 4 * self.shape[0] * itemsize
         kept = _KEPT[self.way] + (self.outputs if self.way == "factors" else 0)
-        per_sample = int(kept * self._structure.activation_bytes)
+        per_sample = int(kept * self._structure.saved_bytes)
         fitting = (min(self._budget - vectors, _TRANSIENT_BYTES)) // max(per_sample, 1)
         if fitting < 1 and self._budget < vectors + per_sample:
             raise InputError(

@@ -177,7 +177,8 @@ class _Sizer:
         tiles = [tile] if tile else [t for t in (largest, *_TILES) if t <= min(largest, _TILES[0])] or [largest]
         classes = self.task.classes
         chunks = [classes, *(c for c in _CHUNKS if c < classes and self.task.output != "full")]
-        together = [a for a in _AT_ONCE if self.batched]
+        most = [classes] if self.program.by_rule else []
+        together = [a for a in (*most, *_AT_ONCE) if self.batched]
         shapes = [_Shape(t, c, a) for t, c in product(tiles, chunks) for a in {1, *(min(a, c) for a in together)}]
         return sorted(shapes, key=lambda s: (-s.tile, -s.chunk, -s.at_once))
 
@@ -222,16 +223,20 @@ class _Sizer:
     def transient(self, per_output: int, shape: _Shape) -> int:
         """Bytes of one tile's graph and cotangents, where the group pulls back `per_output` bytes per sample.
 
-        Cotangents that just arrived are there twice, and a tile of one sample may have to run as two.
+        Cotangents that just arrived are there twice, unless the rules wrote them where they stay; and a tile of one
+        sample may have to run as two.
         """
         program = self.program
         flowing = _FLOWING * program.widest_bytes * shape.at_once
         samples = max(shape.tile, min(2, self.task.samples))
-        cotangents = (shape.chunk + shape.at_once) * per_output
+        in_place = program.by_rule and shape.at_once == shape.chunk
+        cotangents = (shape.chunk + (0 if in_place else shape.at_once)) * per_output
         return samples * (program.saved_bytes + 2 * program.widest_bytes + flowing + cotangents)
 
     def groups(self, shape: _Shape) -> tuple[Group, ...] | None:
         """Return the fewest groups of neighbours that fit, or None where one parameter alone does not."""
+        if self._one_group_fits(shape):
+            return (Group(tuple(p.name for p in self.profiles)),)
         groups: list[Group] = []
         first, start = 0, None
         while first < len(self.profiles):
@@ -244,6 +249,12 @@ class _Sizer:
             groups.append(Group(tuple(p.name for p in members), start, keep, share))
             first, start = last, keep or start
         return tuple(groups)
+
+    def _one_group_fits(self, shape: _Shape) -> bool:
+        meter = _Meter(self, shape)
+        for size in self.bytes_of(shape.chunk):
+            meter.add(size)
+        return meter.fits(None, None)
 
     def _extend(self, first: int, start: Cut | None, shape: _Shape) -> tuple[int | None, Cut | None]:
         """Return the end of the longest group that starts at profile `first`, and the cut it keeps."""
@@ -273,7 +284,8 @@ class _Sizer:
         weights = task.itemsize * sum(p.sizes.elements for p in self.profiles if p.sizes.kind != "lookup")
         node = _NODE_SECONDS * program.nodes + weights / _WEIGHT_BYTES_PER_SECOND
         forward = tiles * chunks * node + task.samples * chunks * once * _FORWARD
-        pull = calls * node * (_BATCHED_NODES if shape.at_once > 1 else 1.0) + task.samples * task.classes * once
+        batched = shape.at_once > 1 and not program.by_rule
+        pull = calls * node * (_BATCHED_NODES if batched else 1.0) + task.samples * task.classes * once
         return doubled * sum(forward + group.share * pull for group in groups)
 
     def smallest(self, tile: int | None) -> int:

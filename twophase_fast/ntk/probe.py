@@ -9,7 +9,6 @@ every tile's own graph.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -19,7 +18,7 @@ from torch.autograd.graph import Node
 
 from twophase_fast._types import UnsupportedModelError
 from twophase_fast.ntk.forward import Function
-from twophase_fast.ntk.graph import ACCUMULATE, Graph, output_shape
+from twophase_fast.ntk.graph import Graph, output_shape
 from twophase_fast.ntk.inputs import Batch
 from twophase_fast.ntk.labels import Labels, label
 from twophase_fast.ntk.uses import UseSpec, find_uses
@@ -37,7 +36,7 @@ class Structure:
         signature: Names and edges of the graph, or None where the program depends on the data.
         uses: Every use of a selected parameter (empty where `signature` is None).
         outputs: Number of outputs C.
-        activation_bytes: Bytes of all node outputs per sample (an upper estimate of what a forward keeps).
+        saved_bytes: Bytes that a forward pass keeps, per sample: the growth from 2 to 3 samples.
         sample_index: The samples the larger tiny batch was made of.
         rows: Their outputs, which are compared with those of the full batch.
         graph: Graph of the larger tiny batch.
@@ -47,7 +46,7 @@ class Structure:
     signature: list | None
     uses: tuple[UseSpec, ...]
     outputs: int
-    activation_bytes: int
+    saved_bytes: int
     sample_index: torch.Tensor = field(repr=False)
     rows: torch.Tensor = field(repr=False)
     graph: Graph = field(repr=False)
@@ -86,8 +85,8 @@ def probe(function: Function, batch: Batch) -> Structure:
     Raises:
         UnsupportedModelError: Samples are mixed, or the output depends on none of the parameters.
     """
-    graphs = [function.graph(batch.take(_index(batch, size).to(function.device))) for size in _SIZES]
-    small, large = graphs
+    runs = [_metered(function, batch.take(_index(batch, size).to(function.device))) for size in _SIZES]
+    (small, less), (large, more) = runs
     check_same_rows(small.output.detach(), large.output.detach()[: _SIZES[0]])
     signature, uses = None, ()
     try:
@@ -97,9 +96,8 @@ def probe(function: Function, batch: Batch) -> Structure:
         pass  # every tile is labelled on its own instead: exact, and slower
     if signature is not None and not uses:
         raise UnsupportedModelError("the output depends on none of the selected parameters; check `params`")
-    share = _activation_bytes(large) // _SIZES[1]
     index, rows = _index(batch, _SIZES[1]), large.output.detach()
-    return Structure(signature, uses, large.output.shape[1], share, index, rows, large, small)
+    return Structure(signature, uses, large.output.shape[1], max(more - less, 0), index, rows, large, small)
 
 
 def irregular_uses(function: Function, graph: Graph) -> tuple[UseSpec, ...]:
@@ -246,6 +244,19 @@ def _agreeing(candidates: list[Layout], run: _Run, index: int, j: int) -> list[L
     return candidates if labels is None else [c for c in candidates if labels_agree(c, labels)]
 
 
-def _activation_bytes(graph: Graph) -> int:
-    outputs = [m for n in graph.nodes if n.name() != ACCUMULATE for m in n._input_metadata]
-    return sum(math.prod(m.shape) * m.dtype.itemsize for m in outputs)
+def _metered(function: Function, batch: Batch) -> tuple[Graph, int]:
+    """Return the graph of a batch and the bytes that it keeps, parameters left out."""
+    own = {p.untyped_storage().data_ptr() for p in function.model.parameters()}
+    kept: dict[int, int] = {}
+
+    def pack(tensor: torch.Tensor) -> torch.Tensor:
+        if tensor.layout is torch.strided and tensor.untyped_storage().data_ptr() not in own:
+            kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+        return tensor
+
+    def unpack(tensor: torch.Tensor) -> torch.Tensor:
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, unpack):
+        graph = function.graph(batch)
+    return graph, sum(kept.values())

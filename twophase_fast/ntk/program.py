@@ -12,18 +12,13 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
-import torch
 from torch.autograd.graph import Node
 
-from twophase_fast.ntk.forward import Function
 from twophase_fast.ntk.graph import Graph
-from twophase_fast.ntk.inputs import Batch
 from twophase_fast.ntk.probe import Structure
-from twophase_fast.ntk.readout import Readout
-
-_SIZES = (2, 3)
+from twophase_fast.ntk.readout import Readout, root_of, route_of
+from twophase_fast.ntk.route import between
 
 
 @dataclass(frozen=True)
@@ -54,6 +49,7 @@ class Program:
         cuts: Places to stop and go on, from the outputs down.
         depths: Sequence numbers of the nodes a pull-back runs, ascending.
         below: Share of the pull-back's work at depths up to each of these, starting with 0.
+        by_rule: Whether nodes are run by rule, for several outputs in one call (see `route`).
     """
 
     saved_bytes: int
@@ -62,6 +58,7 @@ class Program:
     cuts: tuple[Cut, ...]
     depths: tuple[int, ...] = ()
     below: tuple[float, ...] = (0.0,)
+    by_rule: bool = False
 
     def share(self, start: int | None, end: int) -> float:
         """Return the share of the work between depth `start` (None: the outputs) and depth `end`."""
@@ -78,46 +75,23 @@ class Program:
         return [cut.depth for cut in reversed(self.cuts)]
 
 
-def describe(function: Function, batch: Batch, structure: Structure, readout: Readout | None) -> Program:
-    """Return the program of a model whose structure is regular, after two tiny forward passes."""
+def describe(structure: Structure, readout: Readout | None) -> Program:
+    """Return the program of a model whose structure is regular."""
     graph, smaller = structure.graph, structure.smaller
     uses = structure.uses if readout is None else readout.uses
     targets = {graph.nodes[use.node] for use in uses}
-    relevant = _between(graph, _root(graph, readout), targets)
+    relevant = between(graph, graph.nodes[root[0]] if (root := root_of(graph, readout)) else None, targets)
     growth = {n: _growth(smaller.nodes[graph.index[n]], n) for n in relevant}
     depths, below = _work(growth)
     widest = max((max(sizes, default=0) for sizes in growth.values()), default=0)
-    return Program(
-        _saved_bytes(function, batch), widest, len(relevant), tuple(_cuts(graph, relevant, growth)), depths, below
-    )
+    cuts = tuple(_cuts(graph, relevant, growth))
+    by_rule = not route_of(structure, readout).plain
+    return Program(structure.saved_bytes, widest, len(relevant), cuts, depths, below, by_rule)
 
 
 def widest_program(programs: Sequence[Program]) -> Program:
     """Return one program for both sides of a cross kernel, with the larger sizes where they differ."""
     return max(programs, key=lambda program: program.saved_bytes)
-
-
-def _root(graph: Graph, readout: Readout | None) -> Node | None:
-    """Return the node where the pull-back starts."""
-    if readout is None:
-        return graph.output.grad_fn
-    return graph.nodes[readout.node].next_functions[readout.input_slot][0]
-
-
-def _between(graph: Graph, root: Node | None, targets: set[Node]) -> list[Node]:
-    """Return the nodes on the ways from the root to the uses, by falling depth."""
-    order = sorted((n for n in graph.nodes if n.next_functions), key=lambda n: n._sequence_nr())
-    leads: set[Node] = set()
-    for node in order:
-        if node in targets or any(m in leads for m, _ in node.next_functions):
-            leads.add(node)
-    if root is None or root not in leads:
-        return []
-    met = {root}
-    for node in reversed(order):
-        if node in met:
-            met.update(m for m, _ in node.next_functions if m in leads)
-    return [node for node in reversed(order) if node in met]
 
 
 def _growth(small: Node, large: Node) -> list[int]:
@@ -151,27 +125,3 @@ def _cuts(graph: Graph, relevant: Iterable[Node], growth: dict[Node, list[int]])
         pending = {edge for edge in pending if edge[0] is not node}
         pending.update((m, j) for m, j in node.next_functions if m in growth)
     return found
-
-
-def _saved_bytes(function: Function, batch: Batch) -> int:
-    """Return the bytes per sample that autograd keeps after a forward pass: the growth from 2 to 3 samples."""
-    few, more = (_kept(function, batch, size) for size in _SIZES)
-    return max(more - few, 0)
-
-
-def _kept(function: Function, batch: Batch, size: int) -> int:
-    own = {p.untyped_storage().data_ptr() for p in function.model.parameters()}
-    kept: dict[int, torch.UntypedStorage] = {}
-
-    def pack(tensor: torch.Tensor) -> torch.Tensor:
-        if tensor.layout is torch.strided and tensor.untyped_storage().data_ptr() not in own:
-            kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage()
-        return tensor
-
-    def unpack(tensor: Any) -> Any:
-        return tensor
-
-    index = torch.arange(size, device=function.device) % batch.size
-    with torch.autograd.graph.saved_tensors_hooks(pack, unpack):
-        function.graph(batch.take(index))
-    return sum(storage.nbytes() for storage in kept.values())

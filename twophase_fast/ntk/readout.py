@@ -28,8 +28,9 @@ from twophase_fast._types import UnsupportedModelError
 from twophase_fast.ntk.accumulate import Accumulator
 from twophase_fast.ntk.cost import Method
 from twophase_fast.ntk.forward import Function
-from twophase_fast.ntk.graph import ACCUMULATE, Graph, pull
+from twophase_fast.ntk.graph import ACCUMULATE, Graph
 from twophase_fast.ntk.probe import Structure
+from twophase_fast.ntk.route import Place, Route, find_route
 from twophase_fast.ntk.uses import UseSpec
 from twophase_fast.rules.factors import Factor, Lookup
 from twophase_fast.rules.layout import Layout
@@ -85,15 +86,18 @@ class FeatureSeeds:
     def __len__(self) -> int:
         return self.directions.shape[0]
 
-    def pull(self, edges: list[GradientEdge], ks: slice, *, batched: bool) -> tuple[torch.Tensor | None, ...]:
-        """Return the cotangents of sum_i directions[k, i] h_i at `edges`."""
-        node, j = self.graph.nodes[self.readout.node].next_functions[self.readout.input_slot]
-        if node is None:
-            return (None,) * len(edges)
-        meta, chosen = node._input_metadata[j], self.directions[ks]
+    @property
+    def place(self) -> Place | None:
+        """Where the features come from; None if from nothing that has a gradient."""
+        return root_of(self.graph, self.readout)
+
+    def cotangents(self, ks: slice) -> torch.Tensor:
+        """Return the cotangents [k, *shape] of sum_i directions[k, i] h_i."""
+        index, j = self.place
+        meta, chosen = self.graph.nodes[index]._input_metadata[j], self.directions[ks]
         seeds = torch.zeros((len(chosen), *meta.shape), dtype=meta.dtype, device=self.rows.device)
         seeds.view(len(chosen), -1, seeds.shape[-1])[:, self.rows] = chosen.to(seeds).unsqueeze(1)
-        return pull([GradientEdge(node, j)], edges, seeds, batched=batched)
+        return seeds
 
 
 @dataclass(frozen=True)
@@ -129,6 +133,22 @@ class ReadoutFactor:
     def to(self, dtype: torch.dtype) -> ReadoutFactor:
         """Return the factor with its floating-point parts in `dtype`."""
         return replace(self, h=self.h.to(dtype), g=None if self.g is None else self.g.to(dtype))
+
+
+def root_of(graph: Graph, readout: Readout | None) -> Place | None:
+    """Return the place where the pull-back starts: the outputs, or a readout's features if they have a gradient."""
+    if readout is None:
+        return graph.index[graph.output.grad_fn], graph.output.output_nr
+    node, j = graph.nodes[readout.node].next_functions[readout.input_slot]
+    return None if node is None else (graph.index[node], j)
+
+
+def route_of(structure: Structure, readout: Readout | None) -> Route:
+    """Return the route of a whole pull-back through the probe's graph."""
+    root = root_of(structure.graph, readout)
+    if root is None:
+        return Route((), frozenset(), frozenset())
+    return find_route(structure.graph, root, structure.uses if readout is None else readout.uses)
 
 
 def find_readout(function: Function, structure: Structure) -> Readout | None:

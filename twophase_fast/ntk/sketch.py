@@ -131,7 +131,7 @@ class SketchedKernel:
         """Plan tiles and groups; no factor is held beyond its tile."""
         fleeting = [replace(p, operand_bytes=0, cotangent_bytes=0) for p in profiles]
         sides = zip(self._sides, self._structures)
-        program = widest_program([describe(self.function, batch, s, None) for batch, s in sides])
+        program = widest_program([describe(s, None) for _, s in sides])
         batched = len(self._rows) > 1 and not can_batch(self._structures[0], None)
         whole = replace(program, cuts=())  # every group starts at the outputs
         return make_plan(fleeting, self._task, whole, budget=self.budget, batched=batched)

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import torch
 
 from twophase_fast.ntk.calibration import known_rates
-from twophase_fast.ntk.capture import AnyFactor, Section, Seeds, body_factors, capture_features, pull_back
+from twophase_fast.ntk.capture import AnyFactor, Seeds, factors_of, with_readout
 from twophase_fast.ntk.cost import Method, Sizes
 from twophase_fast.ntk.forward import Function
 from twophase_fast.ntk.graph import Graph, output_shape
 from twophase_fast.ntk.probe import Structure
-from twophase_fast.ntk.readout import FeatureSeeds, Readout, ReadoutFactor
+from twophase_fast.ntk.pullback import placeholders, pull_back
+from twophase_fast.ntk.readout import FeatureSeeds, Readout, ReadoutFactor, route_of
 from twophase_fast.ntk.uses import UseSpec
 from twophase_fast.rules.factors import Conv, Dense, Factor, Lookup
 
@@ -54,25 +55,24 @@ class Profile:
 
 def survey(function: Function, structure: Structure, readout: Readout | None) -> list[Profile]:
     """Return one profile per selected parameter with a use, in the order the pull-back reaches them."""
-    graph = structure.graph
-    if readout is None:
-        uses = structure.uses
-        once = torch.ones(1, structure.outputs, dtype=torch.float64)
-        factors, _ = body_factors(function, graph, uses, Seeds(graph, once), Section())
-    else:
-        uses = readout.uses
-        once = torch.ones(1, readout.matrix.shape[1], dtype=torch.float64)
-        factors, _ = capture_features(function, graph, readout, once, Section())
-    profiles = [_profile(name, factor, uses, graph) for name, factor in factors.items()]
+    graph, uses = structure.graph, structure.uses if readout is None else readout.uses
+    route = route_of(structure, readout)
+    factors: dict[str, AnyFactor] = {**factors_of(function, graph, uses, placeholders(graph, uses, route))}
+    if readout is not None:
+        factors = with_readout(function, readout, readout.features(graph)[1], factors)
+    profiles = [_profile(name, factor, uses, graph, route.summed) for name, factor in factors.items()]
     return sorted(profiles, key=lambda profile: -profile.depth)
 
 
 def can_batch(structure: Structure, readout: Readout | None) -> str:
-    """Return why several directions cannot (or should not) be pulled back in one batched call; empty if they can.
+    """Return why several directions cannot (or should not) be pulled back in one call; empty if they can.
 
-    Convolutions are slower that way (measured), and some nodes have no batched backward.
+    By rule they can (see `route`). In torch's engine convolutions are slower that way (measured), and some nodes have
+    no batched backward.
     """
     graph, uses = structure.graph, structure.uses if readout is None else readout.uses
+    if not route_of(structure, readout).plain:
+        return ""
     if any("Convolution" in node.name() for node in graph.nodes):
         return "convolutions"
     width = structure.outputs if readout is None else readout.matrix.shape[1]
@@ -82,7 +82,7 @@ def can_batch(structure: Structure, readout: Readout | None) -> str:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error")
-            pull_back(graph, uses, seeds, at_once=2)
+            pull_back(seeds, uses, at_once=2)
     except (RuntimeError, UserWarning) as error:
         return str(error).splitlines()[0]
     return ""
@@ -113,10 +113,13 @@ def method_of(factor: Factor, output: str, partners: int) -> Method:
     return sizes_of(factor).choose(output, classes, factor.samples, partners, rates)
 
 
-def _profile(name: str, factor: AnyFactor, uses: Sequence[UseSpec], graph: Graph) -> Profile:
+def _profile(
+    name: str, factor: AnyFactor, uses: Sequence[UseSpec], graph: Graph, summed: Collection[int]
+) -> Profile:
     own = [u for u in uses if any(name in slot.leaves for slot in u.slots)]
     per_element = graph.output.element_size() / graph.output.shape[0]
     elements = {u.node: sum(output_shape(graph.nodes[u.node], j).numel() for j in u.layouts) for u in own}
+    elements = {node: 0 if node in summed else count for node, count in elements.items()}
     dense = isinstance(factor, Dense)
     depths = [graph.nodes[u.node]._sequence_nr() for u in own] or [graph.output.grad_fn._sequence_nr()]
     return Profile(

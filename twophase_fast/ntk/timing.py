@@ -16,13 +16,13 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch.autograd.graph import GradientEdge
 
 from twophase_fast._types import InputError
 from twophase_fast.ntk.calibration import Rates, calibrate, finish
 from twophase_fast.ntk.capture import Seeds
 from twophase_fast.ntk.plan import Plan
 from twophase_fast.ntk.program import Program
+from twophase_fast.ntk.pullback import pull_back
 from twophase_fast.ntk.readout import FeatureSeeds
 from twophase_fast.ntk.survey import Profile
 
@@ -168,9 +168,7 @@ def _timed_pass(computation: Computation) -> _Pass:
         seeds: Any = Seeds(graph, directions)
     else:
         seeds = FeatureSeeds(graph, readout, readout.features(graph)[0], directions)
-    edges = [GradientEdge(graph.nodes[u.node], j) for u in uses for j in u.layouts]
-    some = slice(0, len(directions))
-    _, pull = _timed(lambda: seeds.pull(edges, some, batched=plan.at_once > 1), function.device)
+    _, pull = _timed(lambda: pull_back(seeds, uses, plan.at_once, collect=False), function.device)
     return _Pass(forward, pull)
 
 
