@@ -16,6 +16,7 @@ import torch
 from twophase_fast import ops
 from twophase_fast.ops._case import ODD_SIZES, Inputs, OpCase, Sizes, poison_lower, random
 from twophase_fast.ops._checks import ALL_FLOATS
+from twophase_fast.ops._conv_input_cases import CONV_INPUT_CASES
 from twophase_fast.ops._factored_cases import FACTORED_CASES
 from twophase_fast.ops._projection_cases import PROJECTION_CASES
 
@@ -166,6 +167,7 @@ OP_CASES: tuple[OpCase, ...] = (
         truth=_moment_truth,
     ),
     *FACTORED_CASES,
+    *CONV_INPUT_CASES,
     *PROJECTION_CASES,
 )
 """All ops, one row each."""
