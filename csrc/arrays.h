@@ -42,5 +42,16 @@ T* whole(const py::array& array, int64_t size) {
   return static_cast<T*>(const_cast<void*>(array.data()));
 }
 
+// Whether an array is [N, ...] with every element of the first axis contiguous.
+inline bool contiguous_images(const py::array& array) {
+  if (array.size() == 0) return true;
+  py::ssize_t bytes = array.itemsize();
+  for (py::ssize_t axis = array.ndim() - 1; axis > 0; --axis) {
+    if (array.shape(axis) > 1 && array.strides(axis) != bytes) return false;
+    bytes *= array.shape(axis);
+  }
+  return true;
+}
+
 }  // namespace
 }  // namespace twophase

@@ -14,6 +14,7 @@
 #include "arrays.h"
 #include "batch_norm_grad/batch_norm_grad.h"
 #include "common/cpu.h"
+#include "conv_input_grad/conv_input_grad.h"
 #include "embedding_gram/embedding_gram.h"
 #include "factored_gram/factored_gram.h"
 #include "gram/gram.h"
@@ -266,6 +267,49 @@ void conv_grad_binding(py::array out, const py::array& x, const py::array& g,
   });
 }
 
+// geometry: stride, padding and dilation of the two axes, then groups.
+template <class T>
+ConvInputGrad<T> pull_back(py::array& out, const py::array& g, const py::array& weight,
+                           const std::vector<int64_t>& geometry) {
+  require(out.ndim() == 4 && g.ndim() == 4 && weight.ndim() == 4 && geometry.size() == 7,
+          "expected out [B, Cin, H, W], g [B, Cout, oh, ow], weight [Cout, Cin / groups, kh, kw]");
+  require(holds<T>(out) && holds<T>(g) && holds<T>(weight), "arrays differ in dtype");
+  ConvInputGrad<T> f{};
+  f.images = out.shape(0), f.cin = out.shape(1), f.height = out.shape(2), f.width = out.shape(3);
+  f.cout = g.shape(1), f.out_height = g.shape(2), f.out_width = g.shape(3), f.groups = geometry[6];
+  require(f.groups > 0 && f.cin % f.groups == 0 && f.cout % f.groups == 0,
+          "groups do not divide the channels");
+  require(g.shape(0) == f.images && weight.shape(0) == f.cout && weight.shape(1) == f.cin / f.groups,
+          "out, g and weight do not fit");
+  for (size_t axis = 0; axis < 2; ++axis) {
+    f.kernel[axis] = weight.shape(2 + axis), f.stride[axis] = geometry[axis];
+    f.padding[axis] = geometry[2 + axis], f.dilation[axis] = geometry[4 + axis];
+    const int64_t padded = out.shape(2 + axis) + 2 * f.padding[axis];
+    const int64_t expected = (padded - f.dilation[axis] * (f.kernel[axis] - 1) - 1) / f.stride[axis] + 1;
+    require(g.shape(2 + axis) == expected, "the positions of out and g do not fit the convolution");
+  }
+  require(contiguous_images(out) && contiguous_images(g) && contiguous_images(weight) &&
+              (f.cout < 2 || stride<T>(weight, 0) == weight.size() / f.cout),
+          "an image or the weight is not contiguous");
+  f.g = static_cast<const T*>(g.data()), f.g_image = stride<T>(g, 0);
+  f.weight = static_cast<const T*>(weight.data());
+  f.out = static_cast<T*>(out.mutable_data()), f.out_image = stride<T>(out, 0);
+  return f;
+}
+
+void conv_input_grad_binding(py::array out, const py::array& g, const py::array& weight,
+                             const std::vector<int64_t>& geometry, bool add, const std::string& isa,
+                             int threads) {
+  with_element_type(out, [&](auto zero) {
+    using T = decltype(zero);
+    ConvInputGrad<T> problem = pull_back<T>(out, g, weight, geometry);
+    problem.add = add;
+    const Isa tier = parse_isa(isa);
+    const py::gil_scoped_release unlocked;
+    conv_input_grad(problem, tier, threads);
+  });
+}
+
 template <class T>
 TokenSide<T> token_side(const py::array& tokens, const py::array& g) {
   require(tokens.ndim() == 2 && g.ndim() == 4, "expected tokens [N, T] and g [N, C, T, p]");
@@ -388,6 +432,7 @@ PYBIND11_MODULE(_C, module) {
   module.def("conv_grad", conv_grad_binding);
   module.def("batch_norm_grad", batch_norm_grad_binding);
   module.def("relu_grad_", relu_grad_binding);
+  module.def("conv_input_grad_", conv_input_grad_binding);
   module.def("pair_moments", pair_moments_binding);
   module.def("residual_moments", residual_moments_binding);
 }

@@ -26,6 +26,7 @@ struct Avx2F32 {
   static void store(T* to, Reg value) { _mm256_storeu_ps(to, value); }
   static void stream(T* to, Reg value) { _mm256_stream_ps(to, value); }  // past the caches; aligned
   static Reg add(Reg x, Reg y) { return _mm256_add_ps(x, y); }
+  static Reg sub(Reg x, Reg y) { return _mm256_sub_ps(x, y); }
   static Reg mul(Reg x, Reg y) { return _mm256_mul_ps(x, y); }
   static Reg fma(Reg x, Reg y, Reg sum) { return _mm256_fmadd_ps(x, y, sum); }
 
@@ -41,6 +42,19 @@ struct Avx2F32 {
     __m128 half = _mm_add_ps(_mm256_castps256_ps128(value), _mm256_extractf128_ps(value, 1));
     half = _mm_add_ps(half, _mm_movehl_ps(half, half));
     return _mm_cvtss_f32(_mm_add_ss(half, _mm_movehdup_ps(half)));
+  }
+
+  // x, y: 2 * lanes adjacent elements. Their even ones to x, their odd ones to y; and back.
+  static void split(Reg& x, Reg& y) {
+    const __m256d even = _mm256_castps_pd(_mm256_shuffle_ps(x, y, 0x88));
+    const __m256d odd = _mm256_castps_pd(_mm256_shuffle_ps(x, y, 0xdd));
+    x = _mm256_castpd_ps(_mm256_permute4x64_pd(even, 0xd8));
+    y = _mm256_castpd_ps(_mm256_permute4x64_pd(odd, 0xd8));
+  }
+  static void zip(Reg& x, Reg& y) {
+    const Reg low = _mm256_unpacklo_ps(x, y), high = _mm256_unpackhi_ps(x, y);
+    x = _mm256_permute2f128_ps(low, high, 0x20);
+    y = _mm256_permute2f128_ps(low, high, 0x31);
   }
 
   // In place: register i, lane j goes to register j, lane i.
@@ -81,6 +95,7 @@ struct Avx2F64 {
   static void store(T* to, Reg value) { _mm256_storeu_pd(to, value); }
   static void stream(T* to, Reg value) { _mm256_stream_pd(to, value); }  // past the caches; aligned
   static Reg add(Reg x, Reg y) { return _mm256_add_pd(x, y); }
+  static Reg sub(Reg x, Reg y) { return _mm256_sub_pd(x, y); }
   static Reg mul(Reg x, Reg y) { return _mm256_mul_pd(x, y); }
   static Reg fma(Reg x, Reg y, Reg sum) { return _mm256_fmadd_pd(x, y, sum); }
 
@@ -93,6 +108,17 @@ struct Avx2F64 {
   static T sum(Reg value) {
     const __m128d half = _mm_add_pd(_mm256_castpd256_pd128(value), _mm256_extractf128_pd(value, 1));
     return _mm_cvtsd_f64(_mm_add_sd(half, _mm_unpackhi_pd(half, half)));
+  }
+
+  static void split(Reg& x, Reg& y) {
+    const Reg even = _mm256_unpacklo_pd(x, y), odd = _mm256_unpackhi_pd(x, y);
+    x = _mm256_permute4x64_pd(even, 0xd8);
+    y = _mm256_permute4x64_pd(odd, 0xd8);
+  }
+  static void zip(Reg& x, Reg& y) {
+    const Reg low = _mm256_unpacklo_pd(x, y), high = _mm256_unpackhi_pd(x, y);
+    x = _mm256_permute2f128_pd(low, high, 0x20);
+    y = _mm256_permute2f128_pd(low, high, 0x31);
   }
 
   static void transpose(Reg (&r)[lanes]) {

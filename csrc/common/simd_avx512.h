@@ -24,12 +24,28 @@ struct Avx512F32 {
   static void store(T* to, Reg value) { _mm512_storeu_ps(to, value); }
   static void stream(T* to, Reg value) { _mm512_stream_ps(to, value); }  // past the caches; aligned
   static Reg add(Reg x, Reg y) { return _mm512_add_ps(x, y); }
+  static Reg sub(Reg x, Reg y) { return _mm512_sub_ps(x, y); }
   static Reg mul(Reg x, Reg y) { return _mm512_mul_ps(x, y); }
   static Reg fma(Reg x, Reg y, Reg sum) { return _mm512_fmadd_ps(x, y, sum); }
 
   static __mmask16 first(int64_t count) { return count > 0 ? static_cast<__mmask16>((1u << count) - 1) : 0; }
   static Reg load_first(const T* from, int64_t count) { return _mm512_maskz_loadu_ps(first(count), from); }
   static void store_first(T* to, int64_t count, Reg value) { _mm512_mask_storeu_ps(to, first(count), value); }
+
+  // x, y: 2 * lanes adjacent elements. Their even ones to x, their odd ones to y; and back.
+  static void split(Reg& x, Reg& y) {
+    const __m512i even = _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
+    permute(x, y, even, _mm512_add_epi32(even, _mm512_set1_epi32(1)));
+  }
+  static void zip(Reg& x, Reg& y) {
+    const __m512i low = _mm512_setr_epi32(0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
+    permute(x, y, low, _mm512_add_epi32(low, _mm512_set1_epi32(8)));
+  }
+  static void permute(Reg& x, Reg& y, __m512i first, __m512i second) {
+    const Reg left = _mm512_permutex2var_ps(x, first, y);
+    y = _mm512_permutex2var_ps(x, second, y);
+    x = left;
+  }
 
   static T sum(Reg value) { return _mm512_reduce_add_ps(value); }
 };
@@ -50,12 +66,27 @@ struct Avx512F64 {
   static void store(T* to, Reg value) { _mm512_storeu_pd(to, value); }
   static void stream(T* to, Reg value) { _mm512_stream_pd(to, value); }  // past the caches; aligned
   static Reg add(Reg x, Reg y) { return _mm512_add_pd(x, y); }
+  static Reg sub(Reg x, Reg y) { return _mm512_sub_pd(x, y); }
   static Reg mul(Reg x, Reg y) { return _mm512_mul_pd(x, y); }
   static Reg fma(Reg x, Reg y, Reg sum) { return _mm512_fmadd_pd(x, y, sum); }
 
   static __mmask8 first(int64_t count) { return count > 0 ? static_cast<__mmask8>((1u << count) - 1) : 0; }
   static Reg load_first(const T* from, int64_t count) { return _mm512_maskz_loadu_pd(first(count), from); }
   static void store_first(T* to, int64_t count, Reg value) { _mm512_mask_storeu_pd(to, first(count), value); }
+
+  static void split(Reg& x, Reg& y) {
+    const __m512i even = _mm512_setr_epi64(0, 2, 4, 6, 8, 10, 12, 14);
+    permute(x, y, even, _mm512_add_epi64(even, _mm512_set1_epi64(1)));
+  }
+  static void zip(Reg& x, Reg& y) {
+    const __m512i low = _mm512_setr_epi64(0, 8, 1, 9, 2, 10, 3, 11);
+    permute(x, y, low, _mm512_add_epi64(low, _mm512_set1_epi64(4)));
+  }
+  static void permute(Reg& x, Reg& y, __m512i first, __m512i second) {
+    const Reg left = _mm512_permutex2var_pd(x, first, y);
+    y = _mm512_permutex2var_pd(x, second, y);
+    x = left;
+  }
 
   static T sum(Reg value) { return _mm512_reduce_add_pd(value); }
 };

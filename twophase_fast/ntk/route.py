@@ -146,9 +146,7 @@ def between(graph: Graph, root: Node | None, targets: set[Node]) -> list[Node]:
 def numbered(graph: Graph, nodes: Iterable[Node]) -> bool:
     """Return whether nodes are numbered from the inputs up (graphs put together by hand may not be)."""
     inside = set(nodes)
-    return all(
-        m._sequence_nr() < node._sequence_nr() for node in inside for m, _ in node.next_functions if m in inside
-    )
+    return all(m._sequence_nr() < node._sequence_nr() for node in inside for m, _ in node.next_functions if m in inside)
 
 
 def _ways(graph: Graph, index: int, relevant: Collection[int]) -> dict[int, Place]:

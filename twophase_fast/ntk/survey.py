@@ -113,9 +113,7 @@ def method_of(factor: Factor, output: str, partners: int) -> Method:
     return sizes_of(factor).choose(output, classes, factor.samples, partners, rates)
 
 
-def _profile(
-    name: str, factor: AnyFactor, uses: Sequence[UseSpec], graph: Graph, summed: Collection[int]
-) -> Profile:
+def _profile(name: str, factor: AnyFactor, uses: Sequence[UseSpec], graph: Graph, summed: Collection[int]) -> Profile:
     own = [u for u in uses if any(name in slot.leaves for slot in u.slots)]
     per_element = graph.output.element_size() / graph.output.shape[0]
     elements = {u.node: sum(output_shape(graph.nodes[u.node], j).numel() for j in u.layouts) for u in own}

@@ -7,6 +7,7 @@ registers.
 """
 
 from twophase_fast.ops.batch_norm_grad import batch_norm_grad, relu_grad_
+from twophase_fast.ops.conv_input_grad import conv_input_grad, conv_input_grad_
 from twophase_fast.ops.embedding_gram import embedding_gram, embedding_gram_
 from twophase_fast.ops.factored_gram import factored_gram, factored_gram_
 from twophase_fast.ops.gram import gram, gram_, symmetrize_
@@ -18,6 +19,8 @@ from twophase_fast.ops.random_projection import random_projection, random_projec
 __all__ = [
     "PairMoments",
     "batch_norm_grad",
+    "conv_input_grad",
+    "conv_input_grad_",
     "embedding_gram",
     "embedding_gram_",
     "factored_gram",

@@ -16,6 +16,7 @@ import torch
 from twophase_fast import ops
 from twophase_fast.ops._case import ODD_SIZES, Inputs, OpCase, Sizes, poison_lower, random
 from twophase_fast.ops._checks import ALL_FLOATS
+from twophase_fast.ops._conv_input_cases import CONV_INPUT_CASES
 from twophase_fast.ops._factored_cases import FACTORED_CASES
 from twophase_fast.ops._norm_cases import NORM_CASES
 from twophase_fast.ops._projection_cases import PROJECTION_CASES
@@ -168,6 +169,7 @@ OP_CASES: tuple[OpCase, ...] = (
     ),
     *FACTORED_CASES,
     *NORM_CASES,
+    *CONV_INPUT_CASES,
     *PROJECTION_CASES,
 )
 """All ops, one row each."""

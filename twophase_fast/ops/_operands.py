@@ -46,6 +46,19 @@ def same_size(what: str, left: tuple[str, int], right: tuple[str, int]) -> None:
         raise InputError(f"{left[0]} has {left[1]} {what} but {right[0]} has {right[1]}; they must agree")
 
 
+def per_axis(name: str, value: int | Sequence[int], dims: int, least: int) -> tuple[int, ...]:
+    """Return one number per spatial axis of a convolution.
+
+    Raises:
+        InputError: Neither one integer nor one per axis, or too small.
+    """
+    values = (value,) * dims if isinstance(value, int) else value
+    fits = isinstance(values, Sequence) and len(values) == dims and all(isinstance(v, int) for v in values)
+    if not fits or min(values) < least:
+        raise InputError(f"{name}={value!r} must be one integer ≥ {least} or {dims} of them, one per spatial axis")
+    return tuple(values)
+
+
 def output_name(output: str) -> None:
     """Check the name of a Gram block's output.
 

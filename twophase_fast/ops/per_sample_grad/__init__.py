@@ -100,10 +100,10 @@ def per_sample_conv_grad(
     _checks.precision(precision)
     dims = _check_images(x, g)
     numbers = (
-        _per_axis("kernel_size", kernel_size, dims, least=1),
-        _per_axis("stride", stride, dims, least=1),
-        _per_axis("padding", padding, dims, least=0),
-        _per_axis("dilation", dilation, dims, least=1),
+        _operands.per_axis("kernel_size", kernel_size, dims, least=1),
+        _operands.per_axis("stride", stride, dims, least=1),
+        _operands.per_axis("padding", padding, dims, least=0),
+        _operands.per_axis("dilation", dilation, dims, least=1),
     )
     _check_groups(x.shape[1], g.shape[2], groups)
     _check_spatial(x, g, numbers)
@@ -113,19 +113,6 @@ def per_sample_conv_grad(
     _check_out(out, _conv_shape(x, g, numbers[0], groups), "[N, C, Cout, Cin/groups, *kernel]", ("x", x))
     torch.ops.twophase_fast.per_sample_conv_grad_out(out, *inputs)
     return out
-
-
-def _per_axis(name: str, value: int | Sequence[int], dims: int, least: int) -> tuple[int, ...]:
-    """Return one number per spatial axis.
-
-    Raises:
-        InputError: Neither one integer nor one per axis, or too small.
-    """
-    values = (value,) * dims if isinstance(value, int) else value
-    fits = isinstance(values, Sequence) and len(values) == dims and all(isinstance(v, int) for v in values)
-    if not fits or min(values) < least:
-        raise InputError(f"{name}={value!r} must be one integer ≥ {least} or {dims} of them, one per spatial axis")
-    return tuple(values)
 
 
 def _check_images(x: torch.Tensor, g: torch.Tensor) -> int:

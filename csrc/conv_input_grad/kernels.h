@@ -1,0 +1,84 @@
+// What a vector tier provides to the driver (dispatch.cpp), single-threaded.
+#pragma once
+#include <cstdint>
+
+#include "common/pack.h"
+#include "conv_input_grad/conv_input_grad.h"
+
+namespace twophase {
+
+// Winograd. A tile is `results` x `results` results of one channel. Its `points` x `points` cotangents and
+// the kernels are transformed; then, at each of the points^2 places, results = kernels x cotangents, a matrix
+// product over channels; then these are transformed back. The rows of tiles of all images are counted
+// through.
+template <class T>
+struct WinogradPlan {
+  const ConvInputGrad<T>* problem;
+  int64_t down, across;  // tiles of an image
+  int64_t rows;          // rows of tiles of a task, at most
+  int64_t channels;      // input channels of a task, at most; whole panels
+  const T* kernels;      // transformed, one plane per place; a plane holds panels of input channels
+  int64_t kernel_plane;  // elements of it
+};
+
+// A thread's scratch. The planes of `places`: panels of tiles; of `products`: a row per channel.
+template <class T>
+struct WinogradScratch {
+  T *lines, *places, *products;
+  int64_t line, place_plane, product_plane;  // elements
+};
+
+// Rows of tiles first_row ... and channels first_channel ... of the result.
+template <class T>
+struct WinogradTask {
+  int64_t first_row, rows, first_channel, channels;
+};
+
+template <class T>
+struct WinogradKernels {
+  int64_t results, points;
+  // Input channels first ... (whole panels) and output channels from ... last - 1 of the kernels.
+  void (*transform)(const WinogradPlan<T>& plan, int64_t panel, int64_t from, int64_t last, T* kernels);
+  void (*run)(const WinogradPlan<T>& plan, const WinogradTask<T>& task, const WinogradScratch<T>& scratch);
+};
+
+// Direct. Products of all taps for some images (or some rows of one) and `channels` input channels at a time.
+template <class T>
+struct DirectPlan {
+  const ConvInputGrad<T>* problem;
+  int64_t images, rows;   // of a task, at most
+  int64_t channels;       // of one product, at most
+  const T* kernels;       // a block of packed rows (channel, tap) per group and product
+  int64_t kernel_block;   // elements of it
+  int64_t products_line;  // elements of a line (there are stride + 1)
+};
+
+template <class T>
+struct DirectTask {
+  int64_t group, first_image, images, first_row, rows, first_block, blocks;
+};
+
+template <class T>
+struct DirectScratch {
+  T *cotangents, *products, *lines;
+};
+
+template <class T>
+struct ConvInputKernels {
+  int64_t width;  // rows of a packed panel
+  int64_t lanes;  // elements of a register
+  WinogradKernels<T> winograd;
+  void (*pack)(const Rows<T>& source, int64_t first, int64_t count, int64_t depth, T* panels,
+               int64_t panel_stride, int64_t width, int64_t start);
+  void (*direct)(const DirectPlan<T>& plan, const DirectTask<T>& task, const DirectScratch<T>& scratch);
+};
+
+extern const ConvInputKernels<float> conv_input_avx2_f32;
+extern const ConvInputKernels<double> conv_input_avx2_f64;
+extern const ConvInputKernels<float> conv_input_avx512_f32;
+extern const ConvInputKernels<double> conv_input_avx512_f64;
+
+template <class T>
+void conv_input_grad_scalar(const ConvInputGrad<T>& problem, int threads);
+
+}  // namespace twophase

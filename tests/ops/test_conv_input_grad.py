@@ -1,0 +1,169 @@
+"""`conv_input_grad`: against autograd, at the edges of Winograd's tiles, writing in place, accuracy, refusals."""
+
+import itertools
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from twophase_fast import _native, ops
+from twophase_fast._types import BackendError, InputError
+
+BACKENDS = ["reference", *([] if _native.missing() else ["cpu"])]
+ISAS = pytest.mark.parametrize("isa", _native.available_isas())
+CONVOLUTIONS = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
+GEOMETRIES = [
+    # spatial, Cin, Cout, kernel, stride, padding, dilation, groups
+    ((9,), 4, 6, 3, 1, 1, 1, 1),
+    ((11,), 4, 6, 2, 3, 2, 2, 2),
+    ((8, 9), 3, 5, 3, 1, 1, 1, 1),
+    ((8, 9), 3, 5, 3, 1, 3, 1, 1),
+    ((8, 9), 3, 5, 3, (1, 2), 1, 1, 1),
+    ((8, 9), 4, 8, (3, 2), (2, 1), (0, 2), (1, 3), 2),
+    ((7, 7), 6, 6, 3, 2, 1, 1, 6),
+    ((8, 8), 6, 6, 3, 1, 1, 1, 6),
+    ((7, 7), 3, 9, 3, 1, 0, 2, 3),
+    ((5, 6), 4, 2, 1, 2, 0, 1, 1),
+    ((6, 7), 4, 2, 1, 3, 0, 1, 1),
+    ((6, 7), 5, 4, 1, 1, 0, 1, 1),
+    ((10, 13), 2, 3, 5, 3, 2, 1, 1),
+    ((90, 60), 2, 3, (5, 2), 1, (2, 0), 1, 1),
+    ((3, 4, 5), 2, 4, 2, 1, 1, 1, 2),
+]
+
+
+def randn(seed, *shape, dtype=torch.float64):
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=dtype)
+
+
+def relative(value, exact):
+    return ((value.double() - exact).norm() / exact.norm()).item()
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("geometry", GEOMETRIES, ids=str)
+def test_equals_autograd(geometry, backend):
+    spatial, cin, cout, kernel, stride, padding, dilation, groups = geometry
+    if backend == "cpu" and len(spatial) == 3:
+        backend = None  # the C++ kernel takes 1 or 2 axes; the first backend that fits takes over
+    options = {"stride": stride, "padding": padding, "dilation": dilation, "groups": groups}
+    taps = kernel if isinstance(kernel, tuple) else (kernel,) * len(spatial)
+    weight, x = randn(0, cout, cin // groups, *taps), randn(1, 5, cin, *spatial).requires_grad_()
+    z = CONVOLUTIONS[len(spatial)](x, weight, **options)
+    g = randn(2, *z.shape)
+    (exact,) = torch.autograd.grad(z, x, g)
+    got = ops.conv_input_grad(g, weight, spatial, **options, backend=backend)
+    torch.testing.assert_close(got, exact, rtol=1e-12, atol=1e-12)
+    out = randn(3, *x.shape)
+    expected = out + exact
+    assert ops.conv_input_grad_(out, g, weight, **options, add=True, backend=backend) is out
+    torch.testing.assert_close(out, expected, rtol=1e-12, atol=1e-12)
+
+
+@ISAS
+@pytest.mark.parametrize("padding", [0, 1, 2])
+def test_images_smaller_and_larger_than_a_tile(padding, isa, monkeypatch):
+    monkeypatch.setenv("TWOPHASE_ISA", isa)
+    weight = randn(4, 3, 2, 3, 3)
+    for height, width in itertools.product([1, 2, 3, 4, 5, 8], repeat=2):
+        places = (height + 2 * padding - 2, width + 2 * padding - 2)
+        if min(places) < 1:
+            continue
+        g, out = randn(5, 7, 3, *places), torch.full((7, 2, height, width), torch.nan, dtype=torch.float64)
+        exact = ops.conv_input_grad(g, weight, (height, width), padding=padding, backend="reference")
+        ops.conv_input_grad_(out, g, weight, padding=padding, backend="cpu")
+        torch.testing.assert_close(out, exact, rtol=1e-13, atol=1e-13)
+        ops.conv_input_grad_(out, g, weight, padding=padding, add=True, backend="cpu")
+        torch.testing.assert_close(out, 2 * exact, rtol=1e-13, atol=1e-13)
+
+
+@ISAS
+@pytest.mark.parametrize(("cin", "cout"), [(1, 1), (1, 17), (17, 3), (3, 17), (35, 1), (50, 70)])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+def test_channels_that_fill_no_register(dtype, cin, cout, isa, monkeypatch):
+    monkeypatch.setenv("TWOPHASE_ISA", isa)
+    weight, g = randn(6, cout, cin, 3, 3, dtype=dtype), randn(7, 5, cout, 6, 7, dtype=dtype)
+    exact = ops.conv_input_grad(g.double(), weight.double(), (6, 7), padding=1, backend="reference")
+    got = ops.conv_input_grad(g, weight, (6, 7), padding=1, backend="cpu")
+    assert relative(got, exact) < 4 * torch.finfo(dtype).eps
+
+
+SHAPES = [(16, 16, 32, 1), (64, 64, 8, 1), (32, 32, 15, 0), (128, 256, 4, 1), (512, 512, 2, 1), (1024, 64, 4, 1)]
+
+
+@ISAS
+@pytest.mark.parametrize(("cout", "cin", "side", "padding"), SHAPES)
+def test_winograd_is_at_most_twice_as_wrong_as_torch(cout, cin, side, padding, isa, monkeypatch):
+    monkeypatch.setenv("TWOPHASE_ISA", isa)
+    places = side + 2 * padding - 2
+    g = randn(8, 3, cout, places, places, dtype=torch.float32)
+    weight = randn(9, cout, cin, 3, 3, dtype=torch.float32)
+    options = {"size": (side, side), "padding": padding}
+    exact = ops.conv_input_grad(g.double(), weight.double(), **options, backend="reference")
+    by_torch = ops.conv_input_grad(g, weight, **options, backend="reference")
+    got = ops.conv_input_grad(g, weight, **options, backend="cpu")
+    assert 0 < relative(got, exact) <= 2 * relative(by_torch, exact)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("stride", [1, 2])
+def test_images_apart_from_each_other_are_written_and_nothing_else(stride, backend):
+    weight, side = randn(10, 4, 3, 3, 3), 9 if stride == 1 else 5
+    g = randn(11, 6, 2, 4, side, side)[:, 1]
+    room = torch.full((6, 500), torch.nan, dtype=torch.float64)
+    out = room[:, 100 : 100 + 243].view(6, 3, 9, 9)
+    exact = ops.conv_input_grad(g, weight, (9, 9), padding=1, stride=stride, backend="reference")
+    ops.conv_input_grad_(out, g, weight, padding=1, stride=stride, backend=backend)
+    torch.testing.assert_close(out, exact, rtol=1e-13, atol=1e-13)
+    assert room[:, :100].isnan().all()
+    assert room[:, 343:].isnan().all()
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_rows_and_columns_that_no_cotangent_reaches_are_zero(backend):
+    g, weight = randn(12, 2, 3, 2, 2), randn(13, 3, 2, 2, 2)
+    got = ops.conv_input_grad(g, weight, (7, 6), stride=4, backend=backend)
+    assert (got[:, :, [2, 3, 6]] == 0).all()
+    assert (got[:, :, :, [2, 3]] == 0).all()
+    out = torch.ones_like(got)
+    ops.conv_input_grad_(out, g, weight, stride=4, add=True, backend=backend)
+    assert (out[:, :, [2, 3, 6]] == 1).all()
+
+
+def test_three_spatial_axes_name_the_reason():
+    with pytest.raises(BackendError, match="cpu: 3 spatial axes"):
+        ops.conv_input_grad(randn(14, 1, 1, 2, 2, 2), randn(15, 1, 1, 2, 2, 2), (3, 3, 3), backend="cpu")
+
+
+BAD = [
+    ({"size": (6,)}, r"size \(6,\)"),
+    ({"size": (6, 0)}, r"size \(6, 0\)"),
+    ({"size": (6, 7)}, r"gives \[6, 7\]"),
+    ({"stride": 0}, r"stride=0"),
+    ({"padding": "same"}, r"padding='same'"),
+    ({"padding": 0}, r"gives \[4, 4\]"),
+    ({"dilation": (1, 1, 1)}, r"dilation=\(1, 1, 1\)"),
+    ({"dilation": 9}, r"output positions"),
+    ({"groups": 3}, r"groups=3"),
+    ({"precision": "fast"}, r"precision='fast'"),
+    ({"g": randn(16, 2, 4, 6, 6, dtype=torch.float32)}, r"float32"),
+    ({"g": randn(16, 2, 3, 6, 6)}, r"output channels"),
+    ({"g": randn(16, 4, 6)}, r"g has shape \(4, 6\)"),
+    ({"weight": randn(17, 4, 2, 3)}, r"weight has shape \(4, 2, 3\)"),
+    ({"weight": randn(17, 4, 2, 3, 0)}, r"at least one channel and one tap"),
+]
+
+
+@pytest.mark.parametrize(("change", "message"), BAD, ids=lambda value: value if isinstance(value, str) else "")
+def test_what_contradicts_itself_is_refused(change, message):
+    inputs = {"g": randn(16, 2, 4, 6, 6), "weight": randn(17, 4, 2, 3, 3), "size": (6, 6), "padding": 1}
+    with pytest.raises(InputError, match=message):
+        ops.conv_input_grad(**{**inputs, **change})
+
+
+def test_a_bad_out_is_refused():
+    g, weight = randn(18, 2, 4, 6, 6), randn(19, 4, 2, 3, 3)
+    good = torch.zeros(2, 2, 6, 6, dtype=torch.float64)
+    for out in (good[:1], good[:, :1], good.float(), good[:1].expand(2, 2, 6, 6), good.clone().requires_grad_()):
+        with pytest.raises(InputError, match="out"):
+            ops.conv_input_grad_(out, g, weight, padding=1)
