@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -18,7 +19,7 @@ from twophase_fast.ntk.probe import Structure
 from twophase_fast.ntk.readout import LiftedAccumulator, ReadoutFactor
 from twophase_fast.ntk.shelf import Shelf
 from twophase_fast.ntk.survey import method_of
-from twophase_fast.rules.factors import compact
+from twophase_fast.rules.factors import Factor
 
 if TYPE_CHECKING:
     from twophase_fast.ntk.computation import Computation
@@ -87,19 +88,21 @@ class Block:
         tiles = pieces(side.size, self._plan.tile)
         shelves = {name: Shelf([piece.stop - piece.start for piece in tiles]) for name in group.names}
         for index, piece in enumerate(tiles):
-            factors = self._capture_tile(side, index, piece, group, chunk)
+            taken = _Taken(shelves, self._plan.methods, {*self._all.partners, *self._all.partners.values()})
+            factors = self._capture_tile(side, index, piece, group, chunk, taken)
             for bias in merge_biases(factors, self._all.partners, group.names):
                 self._all.info.methods[bias] = f"with {self._all.partners[bias]}"
-            for name in group.names:
-                factor = factors.pop(name, None)
-                shelves[name].put(factor if factor is None else self._kept(name, factor))
+            for name in taken.missing():
+                taken.put(name, factors.pop(name, None))
             del factors
             self._all.keep_to_budget()
             self._bar.update(1)
         return {name: shelf for name, shelf in shelves.items() if not shelf.empty}
 
-    def _capture_tile(self, side: _Side, index: int, piece: slice, group: Group, chunk: slice) -> dict[str, AnyFactor]:
-        """Return one tile's factors, and keep the cotangents at the cut where the next group goes on."""
+    def _capture_tile(
+        self, side: _Side, index: int, piece: slice, group: Group, chunk: slice, taken: _Taken
+    ) -> dict[str, AnyFactor]:
+        """Return those of one tile's factors that were not put away, and keep the cotangents at the next cut."""
         waiting = side.waiting.get(index)
         start = None if group.start is None or waiting is None else (group.start, waiting)
         everything = self._all
@@ -112,15 +115,11 @@ class Block:
             first=side.first + piece.start == 0,
             readout=everything.readout,
             at_once=self._plan.at_once,
+            take=taken,
         )
         if group.keep is not None:
             side.waiting[index] = kept
         return factors
-
-    def _kept(self, name: str, factor: AnyFactor) -> AnyFactor:
-        """Return the form of a factor that is kept until its Gram block: the smaller one where both will do."""
-        materialised = self._plan.methods.get(name) == "materialise"
-        return compact(factor) if materialised and not isinstance(factor, ReadoutFactor) else factor
 
     def _add(self, accumulator: Accumulator | LiftedAccumulator, name: str, shelves: list[Shelf]) -> None:
         one, *others = [shelf.take() for shelf in shelves]
@@ -130,6 +129,31 @@ class Block:
             method = method_of(one, self._all.output, one.samples if other is None else other.samples)
         self._all.info.methods[name] = method
         accumulator.add(one, other, method)
+
+
+class _Taken:
+    """Puts one tile's factors on their shelves as soon as they are complete."""
+
+    def __init__(self, shelves: Shelves, methods: Mapping[str, str], later: Collection[str]) -> None:
+        self._shelves, self._methods, self._later = shelves, methods, later
+        self._done: set[str] = set()
+
+    def __call__(self, name: str, factor: Factor) -> bool:
+        """Put a factor away unless others are needed first."""
+        if name in self._later or name not in self._shelves:
+            return False
+        self.put(name, factor)
+        return True
+
+    def put(self, name: str, factor: AnyFactor | None) -> None:
+        """Put a factor (None: this tile has none) in the smaller form where both will do."""
+        materialise = self._methods.get(name) == "materialise" and not isinstance(factor, ReadoutFactor)
+        self._shelves[name].put(factor, materialise=materialise)
+        self._done.add(name)
+
+    def missing(self) -> list[str]:
+        """Return the parameters that were not put away yet."""
+        return [name for name in self._shelves if name not in self._done]
 
 
 class _Side:

@@ -6,20 +6,20 @@ by sample as it arrives: [N, C, *before, outer, inner, *after].
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 
 import torch
 
 from twophase_fast._types import UnsupportedModelError
 from twophase_fast.ntk.forward import Function
-from twophase_fast.ntk.graph import Graph
+from twophase_fast.ntk.graph import Graph, Place
 from twophase_fast.ntk.inputs import Batch
 from twophase_fast.ntk.probe import Structure, check_same_rows, irregular_uses
 from twophase_fast.ntk.program import Cut
 from twophase_fast.ntk.pullback import Collected, Start, pull_back
 from twophase_fast.ntk.readout import FeatureSeeds, Readout, ReadoutFactor
-from twophase_fast.ntk.route import Place
 from twophase_fast.ntk.uses import SlotSpec, UseSpec
 from twophase_fast.rules import RULES, Use, generic
 from twophase_fast.rules.chain import chain
@@ -27,6 +27,7 @@ from twophase_fast.rules.factors import Dense, Factor, combine, first_samples
 from twophase_fast.rules.layout import ElementLayout
 
 AnyFactor = Factor | ReadoutFactor
+Take = Callable[[str, Factor], bool]
 
 
 @dataclass(frozen=True)
@@ -62,6 +63,7 @@ def capture_section(
     first: bool = False,
     readout: Readout | None = None,
     at_once: int = 1,
+    take: Take | None = None,
 ) -> tuple[dict[str, AnyFactor], torch.Tensor | None]:
     """Return parameter name -> factor of its Jacobian on `batch`, and the cotangents at the cut to keep.
 
@@ -76,6 +78,7 @@ def capture_section(
             coupling between samples.
         readout: A readout that is cut off; its own factor is then a `ReadoutFactor`.
         at_once: Directions pulled back in one batched call.
+        take: Is handed every factor as soon as it is complete; those it keeps (it returns True) are not returned.
 
     Raises:
         UnsupportedModelError: The model couples samples, or its program changes under a readout that was cut off.
@@ -89,17 +92,18 @@ def capture_section(
     if structure.signature is not None and graph.signature() != structure.signature:
         if batch.size == 1:  # torch takes other views for a batch of one: run the sample twice and keep one
             twice = batch.take(torch.zeros(2, dtype=torch.long, device=function.device))
-            pair, kept = capture_section(function, twice, structure, directions, section, **options)
+            one = None if take is None else lambda name, factor: take(name, first_samples(factor, 1))
+            pair, kept = capture_section(function, twice, structure, directions, section, take=one, **options)
             return {name: first_samples(factor, 1) for name, factor in pair.items()}, kept
         if readout is not None:
             raise UnsupportedModelError("the model runs another program on this batch than on the probe batch")
     if readout is not None:
-        return capture_features(function, graph, readout, directions, section, at_once)
+        return capture_features(function, graph, readout, directions, section, at_once, take)
     seeds = Seeds(graph, directions)
     if graph.signature() != structure.signature:  # cuts are places in the probe's graph: pull back from the outputs
         whole = Section(section.names)
-        return body_factors(function, graph, irregular_uses(function, graph), seeds, whole, at_once)
-    return body_factors(function, graph, structure.uses, _start(graph, section, seeds), section, at_once)
+        return body_factors(function, graph, irregular_uses(function, graph), seeds, whole, at_once, take)
+    return body_factors(function, graph, structure.uses, _start(graph, section, seeds), section, at_once, take)
 
 
 def _start(graph: Graph, section: Section, outputs: Start) -> Start:
@@ -108,16 +112,22 @@ def _start(graph: Graph, section: Section, outputs: Start) -> Start:
 
 
 def body_factors(
-    function: Function, graph: Graph, uses: Sequence[UseSpec], seeds: Start, section: Section, at_once: int = 1
+    function: Function,
+    graph: Graph,
+    uses: Sequence[UseSpec],
+    seeds: Start,
+    section: Section,
+    at_once: int = 1,
+    take: Take | None = None,
 ) -> tuple[dict[str, Factor], torch.Tensor | None]:
     """Pull back from `seeds` and return parameter name -> factor, and the cotangents at the cut to keep."""
     names = section.names
     if names is not None:
         uses = [u for u in (_restricted(u, names) for u in uses) if u.slots]
     keep = None if section.keep is None else (section.keep.node, section.keep.output)
-    found = pull_back(seeds, uses, at_once, keep)
-    factors = factors_of(function, graph, uses, found)
-    return factors if names is None else {name: factors[name] for name in factors if name in names}, found.kept
+    assembly = Assembly(function, graph, uses, names, take)
+    found = pull_back(seeds, uses, at_once, keep, arrived=assembly.add)
+    return assembly.finish(found), found.kept
 
 
 def capture_features(
@@ -127,11 +137,16 @@ def capture_features(
     directions: torch.Tensor,
     section: Section,
     at_once: int = 1,
+    take: Take | None = None,
 ) -> tuple[dict[str, AnyFactor], torch.Tensor | None]:
     """Return the factors below a readout, the readout's own, and the cotangents at the cut to keep."""
     rows, features = readout.features(graph)
     seeds = _start(graph, section, FeatureSeeds(graph, readout, rows, directions))
-    found, kept = body_factors(function, graph, readout.uses, seeds, section, at_once)
+
+    def below(name: str, factor: Factor) -> bool:
+        return name != readout.weight and take is not None and take(name, factor)
+
+    found, kept = body_factors(function, graph, readout.uses, seeds, section, at_once, below)
     return with_readout(function, readout, features, found, section.names), kept
 
 
@@ -207,21 +222,66 @@ def _restricted(use: UseSpec, names: Collection[str]) -> UseSpec:
     return replace(use, slots=tuple(slot for slot in use.slots if not set(slot.leaves).isdisjoint(names)))
 
 
-def factors_of(function: Function, graph: Graph, uses: Sequence[UseSpec], found: Collected) -> dict[str, Factor]:
-    """Turn every use's cotangents into factors, freeing them as they are used."""
-    parts: dict[str, list[Factor]] = {}
-    for spec in uses:
-        held = {j: found.cotangents.pop((spec.node, j)) for j in spec.layouts if (spec.node, j) in found.cotangents}
+class Assembly:
+    """Factors put together from the uses' cotangents, which are freed as they are used.
+
+    Args:
+        function: Names the parameters.
+        graph: The tile's graph.
+        uses: Every use that is pulled back to.
+        names: Parameters that are wanted (None: all selected).
+        take: Is handed every factor as soon as it is complete, and says whether it keeps it.
+    """
+
+    def __init__(
+        self,
+        function: Function,
+        graph: Graph,
+        uses: Sequence[UseSpec],
+        names: Collection[str] | None = None,
+        take: Take | None = None,
+    ) -> None:
+        self._function, self._graph, self._names, self._take = function, graph, names, take
+        self._left = {use.node: use for use in uses}
+        self._missing = Counter(name for use in uses for slot in use.slots for name in slot.leaves)
+        self._parts: dict[str, list[Factor]] = {}
+        self._factors: dict[str, Factor] = {}
+
+    def add(self, node: int, found: Collected) -> None:
+        """Add the parts of one use, if it is one, from what has arrived there."""
+        spec = self._left.pop(node, None)
+        if spec is None:
+            return
+        held = {j: found.cotangents.pop((node, j)) for j in spec.layouts if (node, j) in found.cotangents}
         for slot in spec.slots:
-            done = found.sums.pop((spec.node, slot.slot), None)
-            if not held and done is None:
-                continue
-            source = graph.nodes[slot.source[0]], slot.source[1]
-            factor = _slot_factor(graph, spec, slot, held) if done is None else Dense(done)
-            leaves = {name: function.parameters[name] for name in slot.leaves}
-            for name, part in chain(factor, source, leaves).items():
-                parts.setdefault(name, []).append(part.to(function.dtype))
-    return {name: combine(parts[name]) for name in function.parameters if name in parts}
+            done = found.sums.pop((node, slot.slot), None)
+            if held or done is not None:
+                self._add_slot(spec, slot, held, done)
+            for name in slot.leaves:
+                self._missing[name] -= 1
+                if not self._missing[name] and name in self._parts:
+                    self._complete(name)
+
+    def finish(self, found: Collected) -> dict[str, Factor]:
+        """Return the factors that nobody took, after the uses that are left."""
+        for node in list(self._left):
+            self.add(node, found)
+        return {name: self._factors[name] for name in self._function.parameters if name in self._factors}
+
+    def _add_slot(
+        self, spec: UseSpec, slot: SlotSpec, held: dict[int, torch.Tensor], done: torch.Tensor | None
+    ) -> None:
+        source = self._graph.nodes[slot.source[0]], slot.source[1]
+        factor = _slot_factor(self._graph, spec, slot, held) if done is None else Dense(done)
+        leaves = {name: self._function.parameters[name] for name in slot.leaves}
+        for name, part in chain(factor, source, leaves).items():
+            self._parts.setdefault(name, []).append(part.to(self._function.dtype))
+
+    def _complete(self, name: str) -> None:
+        factor = combine(self._parts.pop(name))
+        wanted = self._names is None or name in self._names
+        if wanted and not (self._take is not None and self._take(name, factor)):
+            self._factors[name] = factor
 
 
 def _slot_factor(graph: Graph, spec: UseSpec, slot: SlotSpec, held: dict[int, torch.Tensor]) -> Factor:

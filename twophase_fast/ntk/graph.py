@@ -11,6 +11,10 @@ from torch.autograd.graph import GradientEdge, Node
 ACCUMULATE = "torch::autograd::AccumulateGrad"
 
 
+Place = tuple[int, int]
+"""Position of a node in the graph's fixed order, and the index of one of its outputs."""
+
+
 @dataclass(frozen=True)
 class Graph:
     """Every node that `output` depends on, in a fixed order, with the edges between them.

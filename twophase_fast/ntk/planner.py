@@ -136,12 +136,14 @@ class _Bytes(NamedTuple):
         arrivals: Node position -> bytes of the cotangents that arrive there, per sample and output.
         wide: The Jacobian that is materialised beside the factor.
         narrow: A narrow Jacobian, which is collected with others for one product.
+        passing: Whether it is materialised, and its cotangents let go of, while the pull-back goes on.
     """
 
     stored: int
     arrivals: dict[int, int]
     wide: int
     narrow: int
+    passing: bool = False
 
 
 class _Sizer:
@@ -209,16 +211,22 @@ class _Sizer:
         task, elements = self.task, profile.sizes.elements
         each = profile.stored_bytes(chunk, task.itemsize)
         jacobian = elements * chunk * task.itemsize * task.rows
+        smaller = methods[profile.name] == "materialise" and jacobian <= each * task.rows
         wide = elements > PACKED_WIDTH
         if methods[profile.name] != "materialise":
             jacobian = 0
-        elif wide and jacobian <= each * task.rows:
+        elif wide and smaller:
             jacobian = 0  # the Jacobian itself is kept
-        return _Bytes(each * task.samples, profile.arrivals, jacobian if wide else 0, 0 if wide else jacobian)
+        wide_bytes, narrow_bytes = (jacobian, 0) if wide else (0, jacobian)
+        return _Bytes(each * task.samples, profile.arrivals, wide_bytes, narrow_bytes, profile.passing and smaller)
 
     def at_cuts(self, chunk: int, start: Cut | None, keep: Cut | None) -> int:
         """Bytes of the cotangents at cuts: those kept replace those used up, tile by tile."""
         return self.task.samples * chunk * max((cut.bytes for cut in (start, keep) if cut is not None), default=0)
+
+    def in_place(self, shape: _Shape) -> bool:
+        """Whether rules write cotangents where they stay."""
+        return self.program.by_rule and shape.at_once == shape.chunk
 
     def transient(self, per_output: int, shape: _Shape) -> int:
         """Bytes of one tile's graph and cotangents, where the group pulls back `per_output` bytes per sample.
@@ -229,8 +237,7 @@ class _Sizer:
         program = self.program
         flowing = _FLOWING * program.widest_bytes * shape.at_once
         samples = max(shape.tile, min(2, self.task.samples))
-        in_place = program.by_rule and shape.at_once == shape.chunk
-        cotangents = (shape.chunk + (0 if in_place else shape.at_once)) * per_output
+        cotangents = (shape.chunk + (0 if self.in_place(shape) else shape.at_once)) * per_output
         return samples * (program.saved_bytes + 2 * program.widest_bytes + flowing + cotangents)
 
     def groups(self, shape: _Shape) -> tuple[Group, ...] | None:
@@ -311,14 +318,19 @@ class _Meter:
     def __init__(self, sizer: _Sizer, shape: _Shape) -> None:
         self._sizer, self._shape = sizer, shape
         self._always = sizer.task.kernel_bytes + _LIBRARY_BYTES
-        self._stored = 0
+        self._stored = self._passed = 0
         self._arrivals: dict[int, int] = {}
+        self._passing: dict[int, int] = {}
         self._wide = self._narrow = 0
 
     def add(self, more: _Bytes) -> None:
         """Add one parameter."""
         self._stored += more.stored
-        self._arrivals.update(more.arrivals)  # parameters of one node share its cotangents
+        if more.passing and self._sizer.in_place(self._shape):
+            self._passed += more.stored
+            self._passing.update(more.arrivals)
+        else:
+            self._arrivals.update(more.arrivals)  # parameters of one node share its cotangents
         self._wide = max(self._wide, more.wide)
         self._narrow += more.narrow
 
@@ -330,7 +342,8 @@ class _Meter:
     @property
     def transient(self) -> int:
         """Bytes of one tile's graph and cotangents."""
-        return self._sizer.transient(sum(self._arrivals.values()), self._shape)
+        passing = max((count for node, count in self._passing.items() if node not in self._arrivals), default=0)
+        return self._sizer.transient(sum(self._arrivals.values()) + passing, self._shape)
 
     @property
     def slices(self) -> int:
@@ -340,7 +353,7 @@ class _Meter:
 
     def peak(self, start: Cut | None, keep: Cut | None) -> int:
         """Bytes at the peak; where one tile holds all samples, its cotangents are the factors."""
-        kept = 0 if self._shape.tile >= self._sizer.task.samples else self._stored
+        kept = self._passed if self._shape.tile >= self._sizer.task.samples else self._stored
         capture, gram = self._always + kept + self.transient, self.held + self.slices
         at_cuts = self._sizer.at_cuts(self._shape.chunk, start, keep)
         return int(_FRAGMENTS * (at_cuts + max(capture, gram)))

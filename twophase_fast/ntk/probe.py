@@ -9,7 +9,7 @@ every tile's own graph.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
@@ -18,7 +18,7 @@ from torch.autograd.graph import Node
 
 from twophase_fast._types import UnsupportedModelError
 from twophase_fast.ntk.forward import Function
-from twophase_fast.ntk.graph import Graph, output_shape
+from twophase_fast.ntk.graph import Graph, Place, output_shape
 from twophase_fast.ntk.inputs import Batch
 from twophase_fast.ntk.labels import Labels, label
 from twophase_fast.ntk.uses import UseSpec, find_uses
@@ -118,7 +118,7 @@ def irregular_uses(function: Function, graph: Graph) -> tuple[UseSpec, ...]:
     found = find_uses(function, graph, is_use=lambda n: ordered[n], reached=lambda n: n in ordered, check_derived=check)
     specs = []
     for node, slots in found.items():
-        elements = {j: labels.elements[node, j] for j in _outputs(graph, labels, node)}
+        elements = {j: labels.elements[node, j] for j in graph.used_outputs(node) if (node, j) in labels.elements}
         layouts = {j: explicit_layout(e, samples) for j, e in elements.items() if bool((e != UNKNOWN).any())}
         if layouts:  # else no sample of this tile reaches the node
             specs.append(UseSpec(graph.index[node], node.name(), layouts, slots))
@@ -160,24 +160,18 @@ def _regular_uses(function: Function, batch: Batch, small: Graph, large: Graph) 
             raise UnsupportedModelError(f"{node.name()} gives one output for all samples")
 
     found = find_uses(function, large, is_use=lambda n: n in growing, reached=lambda n: True, check_derived=check)
-    candidates = tuple(large.index[node] for node in found)
-    runs = [_Run(graph, candidates) for graph in (small, large)]
-    _check_sorted(runs[0])
-
-    def evidence() -> Iterator[_Run]:
-        yield runs[1]
-        for size in _MORE_SIZES:
-            graph = function.graph(batch.take(_index(batch, size).to(function.device)))
-            if graph.signature() != large.signature():
-                raise _IrregularError
-            yield _Run(graph, candidates)
-
+    run = _Run(small, tuple(large.index[node] for node in found))
+    _check_sorted(run)
+    places = [(large.index[node], j) for node in found for j in _outputs(run, large.index[node])]
+    layouts = _layouts(
+        places, run, large, lambda size: function.graph(batch.take(_index(batch, size).to(function.device)))
+    )
     specs = []
     for node, slots in found.items():
         index = large.index[node]
-        layouts = {j: _layout(runs, index, j, evidence) for j in _outputs(small, runs[0].labels, small.nodes[index])}
-        if layouts:
-            specs.append(UseSpec(index, node.name(), layouts, slots))
+        own = {j: layout for (k, j), layout in layouts.items() if k == index}
+        if own:
+            specs.append(UseSpec(index, node.name(), own, slots))
     return tuple(specs)
 
 
@@ -196,8 +190,10 @@ def _shapes(graph: Graph, node: Node) -> list[torch.Size]:
     return [output_shape(node, j) for j in graph.used_outputs(node)]
 
 
-def _outputs(graph: Graph, labels: Labels, node: Node) -> list[int]:
-    return [j for j in graph.used_outputs(node) if (node, j) in labels.elements]
+def _outputs(run: _Run, index: int) -> list[int]:
+    """Return the outputs of a candidate where cotangents arrive."""
+    node = run.graph.nodes[index]
+    return [j for j in run.graph.used_outputs(node) if (node, j) in run.labels.elements]
 
 
 def _mixing(graph: Graph, node: Node) -> str:
@@ -222,25 +218,36 @@ def _first_sorted(graph: Graph, node: Node) -> str:
     return "the model"
 
 
-def _layout(runs: list[_Run], index: int, j: int, evidence: Callable[[], Iterator[_Run]]) -> Layout:
-    """Return the one layout that agrees with both shapes and all labels.
+def _layouts(places: Sequence[Place], small: _Run, large: Graph, graph: Callable[[int], Graph]) -> dict[Place, Layout]:
+    """Return the one layout of every place that agrees with the shapes and labels of all runs.
+
+    Places where the smallest run leaves several (cotangents that are zero have no label) are looked at in larger ones.
 
     Raises:
-        _IrregularError: None does, or several do.
+        _IrregularError: For some place none agrees, or several do.
     """
-    small, large = runs
-    shapes = (output_shape(run.graph.nodes[index], j) for run in runs)
-    candidates = _agreeing(list(sample_layout(*shapes, small.size, large.size)), small, index, j)
-    more = evidence()
-    while len(candidates) > 1 and (run := next(more, None)) is not None:
-        candidates = _agreeing(candidates, run, index, j)
-    if len(candidates) != 1:
+
+    def shapes(index: int, j: int) -> Iterator[torch.Size]:
+        yield from (output_shape(graph.nodes[index], j) for graph in (small.graph, large))
+
+    sizes = small.size, large.output.shape[0]
+    left = {place: _agreeing(list(sample_layout(*shapes(*place), *sizes)), small, place) for place in places}
+    for size in (sizes[1], *_MORE_SIZES):
+        unclear = [place for place, layouts in left.items() if len(layouts) > 1]
+        if not unclear:
+            break
+        more = large if size == sizes[1] else graph(size)
+        if more.signature() != large.signature():
+            raise _IrregularError
+        run = _Run(more, tuple({index for index, _ in unclear}))
+        left |= {place: _agreeing(left[place], run, place) for place in unclear}
+    if any(len(layouts) != 1 for layouts in left.values()):
         raise _IrregularError
-    return candidates[0]
+    return {place: layouts[0] for place, layouts in left.items()}
 
 
-def _agreeing(candidates: list[Layout], run: _Run, index: int, j: int) -> list[Layout]:
-    labels = run.labels.elements.get((run.graph.nodes[index], j))
+def _agreeing(candidates: list[Layout], run: _Run, place: Place) -> list[Layout]:
+    labels = run.labels.elements.get((run.graph.nodes[place[0]], place[1]))
     return candidates if labels is None else [c for c in candidates if labels_agree(c, labels)]
 
 

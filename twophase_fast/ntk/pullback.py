@@ -8,7 +8,7 @@ reads them, and let go of when their node has run. What arrives at a use is coll
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -16,8 +16,8 @@ import torch
 from torch.autograd.graph import GradientEdge
 
 from twophase_fast._pages import room
-from twophase_fast.ntk.graph import Graph, pull
-from twophase_fast.ntk.route import Call, Engine, Norm, Place, Route, Single, find_route
+from twophase_fast.ntk.graph import Graph, Place, pull
+from twophase_fast.ntk.route import Call, Engine, Norm, Route, Single, find_route
 from twophase_fast.ntk.uses import UseSpec
 from twophase_fast.rules import AnyLayout, backward
 
@@ -55,7 +55,13 @@ class Collected:
 
 
 def pull_back(
-    start: Start, uses: Sequence[UseSpec], at_once: int = 1, keep: Place | None = None, *, collect: bool = True
+    start: Start,
+    uses: Sequence[UseSpec],
+    at_once: int = 1,
+    keep: Place | None = None,
+    *,
+    collect: bool = True,
+    arrived: Callable[[int, Collected], None] | None = None,
 ) -> Collected:
     """Pull the cotangents of `start` back to the uses.
 
@@ -65,6 +71,8 @@ def pull_back(
         at_once: Starts pulled back together: in one batched call of torch's engine, or in one call of every rule.
         keep: A place whose cotangents are kept as well.
         collect: Whether to keep anything at all (a pass that is only timed does not).
+        arrived: Called with the position of a use as soon as everything has arrived there, where that is before the
+            end; it may take things out of what was collected.
     """
     found = Collected()
     root = start.place
@@ -75,10 +83,13 @@ def pull_back(
     for first in range(0, len(start), at_once):
         ks = slice(first, min(first + at_once, len(start)))
         flow = _Flow(start.graph, route, shelf, ks)
+        early = arrived if ks == slice(0, len(start)) else None
         if route.plain:
             flow.through_engine(root, start.cotangents(ks), batched=at_once > 1)
         else:
-            flow.along(root, start.cotangents(ks))
+            for node in flow.along(root, start.cotangents(ks)):
+                if early is not None:
+                    early(node, found)
     return found
 
 
@@ -200,18 +211,21 @@ class _Flow:
         for place, grad in zip(places, grads):
             self._shelf.put(place, self._ks, None if grad is None else grad.detach())
 
-    def along(self, root: Place, cotangents: torch.Tensor) -> None:
-        """Run the route's steps."""
+    def along(self, root: Place, cotangents: torch.Tensor) -> Iterator[int]:
+        """Run the route's steps; yields the positions of the nodes that are done."""
         self._arrive(root, _Buffer(cotangents, readers=2))  # the caller's
         for step in self._route.steps:
             if isinstance(step, Engine):
                 self._run_engine(step)
-            elif isinstance(step, Norm):
+                yield from step.nodes
+                continue
+            if isinstance(step, Norm):
                 self._run_norm(step)
             elif isinstance(step, Call):
                 self._run_call(step)
             else:
                 self._run_single(step)
+            yield step.node
 
     def _run_single(self, step: Single) -> None:
         place = (step.node, 0)

@@ -28,9 +28,9 @@ from twophase_fast._types import UnsupportedModelError
 from twophase_fast.ntk.accumulate import Accumulator
 from twophase_fast.ntk.cost import Method
 from twophase_fast.ntk.forward import Function
-from twophase_fast.ntk.graph import ACCUMULATE, Graph
+from twophase_fast.ntk.graph import ACCUMULATE, Graph, Place
 from twophase_fast.ntk.probe import Structure
-from twophase_fast.ntk.route import Place, Route, find_route
+from twophase_fast.ntk.route import Route, find_route
 from twophase_fast.ntk.uses import UseSpec
 from twophase_fast.rules.factors import Factor, Lookup
 from twophase_fast.rules.layout import Layout

@@ -12,14 +12,10 @@ from itertools import groupby
 
 from torch.autograd.graph import Node
 
-from twophase_fast.ntk.graph import Graph
+from twophase_fast.ntk.graph import Graph, Place
 from twophase_fast.ntk.uses import UseSpec
 from twophase_fast.rules import backward
 from twophase_fast.rules.layout import Layout
-
-Place = tuple[int, int]
-"""Position of a node in the graph's fixed order, and the index of one of its outputs."""
-
 
 _COSTLY = frozenset(
     f"{name}Backward0" for name in ("Addmm", "Baddbmm", "Bmm", "Convolution", "Mm", "Mv", "CudnnRnn", "MkldnnRnnLayer")
@@ -157,14 +153,17 @@ def _ways(graph: Graph, index: int, relevant: Collection[int]) -> dict[int, Plac
 
 
 def _by_rule(graph: Graph, order: Sequence[int], ways: Ways) -> frozenset[int]:
-    """Return the nodes to run by rule: none without a convolution on the CPU."""
-    nodes = [graph.nodes[index] for index in order]
-    if graph.output.device.type != "cpu" or not any(node.name() == backward.CONVOLUTION for node in nodes):
+    """Return the nodes to run by rule: none where no cotangent goes through a convolution on the CPU."""
+
+    def convolves(indices: Iterable[int]) -> bool:
+        return any(graph.nodes[index].name() == backward.CONVOLUTION and ways[index] for index in indices)
+
+    if graph.output.device.type != "cpu" or not convolves(order):
         return frozenset()
-    if not numbered(graph, nodes):
+    if not numbered(graph, [graph.nodes[index] for index in order]):
         return frozenset()
     known = frozenset(index for index in order if backward.supports(graph.nodes[index], tuple(ways[index])))
-    return known if any(graph.nodes[index].name() == backward.CONVOLUTION for index in known) else frozenset()
+    return known if convolves(known) else frozenset()
 
 
 def _samples_first(use: UseSpec) -> bool:

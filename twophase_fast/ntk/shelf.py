@@ -14,7 +14,7 @@ from itertools import pairwise
 import torch
 
 from twophase_fast._pages import room
-from twophase_fast.rules.factors import Factor, concat
+from twophase_fast.rules.factors import Conv, Dense, Factor, Outer, concat, shrinks
 
 
 class Shelf:
@@ -35,8 +35,13 @@ class Shelf:
         """Whether no tile has this parameter."""
         return self._whole is None and all(tile is None for tile in self._tiles)
 
-    def put(self, factor: Factor | None) -> None:
-        """Keep the next tile's factor; None stands for a tile without this parameter."""
+    def put(self, factor: Factor | None, *, materialise: bool = False) -> None:
+        """Keep the next tile's factor, materialised if that is smaller and `materialise` says so.
+
+        None stands for a tile without this parameter.
+        """
+        if materialise and factor is not None and shrinks(factor):
+            factor = Dense(factor.dense(out=self._place(factor)))
         if len(self._lengths) > 1 and not self._tiles and factor is not None:
             self._whole = self._whole or _room(factor, sum(self._lengths))
         if self._whole is None or factor is None or not _alike(self._whole, factor):
@@ -45,7 +50,9 @@ class Shelf:
             return
         start = sum(self._lengths[: self._filled])
         for name, whole in _parts(self._whole).items():
-            whole[start : start + factor.samples] = getattr(factor, name)
+            place, part = whole[start : start + factor.samples], getattr(factor, name)
+            if place.data_ptr() != part.data_ptr():  # else it was written there
+                place.copy_(part)
         self._filled += 1
 
     def take(self) -> Factor:
@@ -53,6 +60,18 @@ class Shelf:
         whole = self._whole if self._whole is not None else concat(self._tiles, self._lengths)
         self._whole, self._tiles = None, []
         return whole
+
+    def _place(self, factor: Outer | Conv) -> torch.Tensor | None:
+        """Return where the next tile's Jacobian goes; None where there is no such place."""
+        shape = (factor.g.shape[1], *factor.shape)
+        if len(self._lengths) == 1 or self._tiles:
+            return None
+        if self._whole is None:
+            self._whole = Dense(room((sum(self._lengths), *shape), factor.g.dtype, factor.g.device))
+        if not isinstance(self._whole, Dense) or self._whole.jacobian.shape[1:] != shape:
+            return None
+        start = sum(self._lengths[: self._filled])
+        return self._whole.jacobian[start : start + factor.samples]
 
     def _split(self) -> None:
         """Go over to keeping tiles apart."""

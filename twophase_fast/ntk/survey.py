@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 
 from twophase_fast.ntk.calibration import known_rates
-from twophase_fast.ntk.capture import AnyFactor, Seeds, factors_of, with_readout
+from twophase_fast.ntk.capture import AnyFactor, Assembly, Seeds, with_readout
 from twophase_fast.ntk.cost import Method, Sizes
 from twophase_fast.ntk.forward import Function
 from twophase_fast.ntk.graph import Graph, output_shape
 from twophase_fast.ntk.probe import Structure
 from twophase_fast.ntk.pullback import placeholders, pull_back
 from twophase_fast.ntk.readout import FeatureSeeds, Readout, ReadoutFactor, route_of
+from twophase_fast.ntk.route import Route
 from twophase_fast.ntk.uses import UseSpec
 from twophase_fast.rules.factors import Conv, Dense, Factor, Lookup
 
@@ -33,6 +34,7 @@ class Profile:
         depth: Position of its first use in the backward order: larger is reached earlier.
         bottom: Position of its last use.
         nodes: Names of the autograd nodes of its uses.
+        passing: Whether its factor can be put away while the pull-back goes on.
     """
 
     name: str
@@ -43,6 +45,7 @@ class Profile:
     depth: int
     bottom: int
     nodes: tuple[str, ...]
+    passing: bool = False
 
     def stored_bytes(self, classes: int, itemsize: int) -> int:
         """Return the bytes kept per sample: the factor, or its Jacobian where that is smaller."""
@@ -57,10 +60,10 @@ def survey(function: Function, structure: Structure, readout: Readout | None) ->
     """Return one profile per selected parameter with a use, in the order the pull-back reaches them."""
     graph, uses = structure.graph, structure.uses if readout is None else readout.uses
     route = route_of(structure, readout)
-    factors: dict[str, AnyFactor] = {**factors_of(function, graph, uses, placeholders(graph, uses, route))}
+    factors: dict[str, AnyFactor] = {**Assembly(function, graph, uses).finish(placeholders(graph, uses, route))}
     if readout is not None:
         factors = with_readout(function, readout, readout.features(graph)[1], factors)
-    profiles = [_profile(name, factor, uses, graph, route.summed) for name, factor in factors.items()]
+    profiles = [_profile(name, factor, uses, graph, route) for name, factor in factors.items()]
     return sorted(profiles, key=lambda profile: -profile.depth)
 
 
@@ -113,11 +116,11 @@ def method_of(factor: Factor, output: str, partners: int) -> Method:
     return sizes_of(factor).choose(output, classes, factor.samples, partners, rates)
 
 
-def _profile(name: str, factor: AnyFactor, uses: Sequence[UseSpec], graph: Graph, summed: Collection[int]) -> Profile:
+def _profile(name: str, factor: AnyFactor, uses: Sequence[UseSpec], graph: Graph, route: Route) -> Profile:
     own = [u for u in uses if any(name in slot.leaves for slot in u.slots)]
     per_element = graph.output.element_size() / graph.output.shape[0]
     elements = {u.node: sum(output_shape(graph.nodes[u.node], j).numel() for j in u.layouts) for u in own}
-    elements = {node: 0 if node in summed else count for node, count in elements.items()}
+    elements = {node: 0 if node in route.summed else count for node, count in elements.items()}
     dense = isinstance(factor, Dense)
     depths = [graph.nodes[u.node]._sequence_nr() for u in own] or [graph.output.grad_fn._sequence_nr()]
     return Profile(
@@ -129,6 +132,7 @@ def _profile(name: str, factor: AnyFactor, uses: Sequence[UseSpec], graph: Graph
         depth=max(depths),
         bottom=min(depths),
         nodes=tuple(u.name for u in own),
+        passing=len(own) == 1 and own[0].node in route.by_rule and all(la.plain for la in own[0].layouts.values()),
     )
 
 

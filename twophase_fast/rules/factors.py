@@ -87,12 +87,15 @@ class Outer:
         """Return the factor with its floating-point parts in `dtype`."""
         return replace(self, a=self.a.to(dtype), g=self.g.to(dtype))
 
-    def dense(self) -> torch.Tensor:
-        """Return J [N, C, *shape]."""
-        jacobian = ops.per_sample_grad(self.a, self.g)
-        if self.transposed:
-            jacobian = jacobian.transpose(2, 3)
-        return jacobian.reshape(*jacobian.shape[:2], *self.shape)
+    def dense(self, *, out: torch.Tensor | None = None) -> torch.Tensor:
+        """Return J [N, C, *shape], in `out` where one is given."""
+        if out is None or self.transposed:
+            jacobian = ops.per_sample_grad(self.a, self.g)
+            jacobian = jacobian.transpose(2, 3) if self.transposed else jacobian
+            jacobian = jacobian.reshape(*jacobian.shape[:2], *self.shape)
+            return jacobian if out is None else out.copy_(jacobian)
+        ops.per_sample_grad(self.a, self.g, out=out.view(*out.shape[:2], self.g.shape[3], self.a.shape[2]))
+        return out
 
     @property
     def dimensions(self) -> tuple[int, int, int]:
@@ -278,12 +281,11 @@ def stored_bytes(factor: Factor) -> int:
     return sum(t.numel() * t.element_size() for t in parts)
 
 
-def compact(factor: Factor) -> Factor:
-    """Return the factor materialised, where its Jacobian takes less memory."""
+def shrinks(factor: Factor) -> bool:
+    """Return whether the factor takes less memory once it is materialised."""
     if isinstance(factor, Dense | Lookup):
-        return factor
-    jacobian = factor.samples * factor.g.shape[1] * factor.shape.numel() * factor.g.element_size()
-    return Dense(factor.dense()) if jacobian < stored_bytes(factor) else factor
+        return False
+    return factor.samples * factor.g.shape[1] * factor.shape.numel() * factor.g.element_size() < stored_bytes(factor)
 
 
 def concat(factors: Sequence[Factor | None], sizes: Sequence[int]) -> Factor:
