@@ -7,9 +7,9 @@
 //
 // One pass: g is read once and out written once; a block of channels of x and relu stays in cache for all
 // cotangents of its sample. About 7 operations per element of g, so memory is the limit. Everything is
-// contiguous; out may be g. Element types float and double, sums in that type: at most 2,048 positions in the
-// lanes of two registers, then the blocks of positions one by one. The order follows from the number of
-// positions alone: neither blocks of channels nor threads change a bit.
+// contiguous; out may be g. Element types float and double, sums in that type: in the lanes of two
+// registers for 2,048 positions at most, then piece after piece, then over the lanes as a tree. The order
+// follows from the number of positions alone: neither blocks of channels nor threads change a bit.
 #pragma once
 #include <cstdint>
 

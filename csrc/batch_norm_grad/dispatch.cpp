@@ -18,7 +18,7 @@ const NormGradKernels<double>& kernels_of(Isa isa, double) {
 }
 #endif
 
-constexpr int64_t shared_bytes = int64_t{128} << 10;  // of x (and of relu) that stay in a core's L2
+constexpr int64_t shared_bytes = int64_t{8} << 10;  // of x (and of relu) that stay in L1 for all classes
 constexpr int64_t stream_bytes = int64_t{24}
                                  << 20;     // results of this size leave the caches before they are used
 constexpr int64_t serial_elements = 32768;  // fewer are not worth waking threads for
@@ -39,6 +39,11 @@ struct Blocks {
     count = ceiling(units, step);
   }
   int64_t first(int64_t task) const { return task % count * step; }
+  // From a block of class c to the one that is read next, in units: of the next class, or the next block.
+  int64_t ahead(int64_t task, int64_t c, int64_t classes) const {
+    if (c + 1 < classes) return units;
+    return first(task) + step < units ? step - c * units : 0;
+  }
   int64_t size(int64_t task) const { return std::min(step, units - first(task)); }
 };
 
@@ -50,8 +55,8 @@ class NormDriver {
         k_(k),
         threads_(threads_for(f.samples * f.classes * f.channels * f.positions, threads)),
         packed_(f.positions <= k.lanes),
-        blocks_(f.channels, f.positions * static_cast<int64_t>(sizeof(T)), packed_ ? k.lanes : 1, f.samples,
-                threads_),
+        blocks_(f.channels, f.positions * static_cast<int64_t>(sizeof(T)) * (packed_ ? 2 : 1),
+                packed_ ? k.lanes : 1, f.samples, threads_),
         stream_(streams()) {
     const int64_t repeats = packed_ ? f.positions : 1;
     for (int64_t i = 0; i < f.channels; ++i) {
@@ -86,6 +91,7 @@ class NormDriver {
                                 f_.out + own,
                                 f_.weight_grad + row,
                                 f_.bias_grad + row,
+                                blocks_.ahead(task, c, f_.classes) * f_.positions,
                                 stream_};
     packed_ ? k_.packed(block) : k_.rows(block);
   }
@@ -114,7 +120,8 @@ void relu_grad_vector(const ReluGrad<T>& f, const NormGradKernels<T>& k, int wan
     return [&](int64_t task) {
       const int64_t n = task / blocks.count, i = blocks.first(task);
       for (int64_t c = 0; c < f.classes; ++c) {
-        k.gate(f.g + (n * f.classes + c) * f.elements + i, f.relu + n * f.elements + i, blocks.size(task));
+        k.gate(f.g + (n * f.classes + c) * f.elements + i, f.relu + n * f.elements + i, blocks.size(task),
+               blocks.ahead(task, c, f.classes));
       }
     };
   });

@@ -13,7 +13,8 @@ struct ChannelBlock {
   const T *g, *x, *relu, *rstd;
   const T *mean, *scale;  // one per channel; for `packed` one per channel and position
   T *out, *weight_grad, *bias_grad;
-  bool stream;  // out does not fit the caches, and its rows are aligned whole registers
+  int64_t ahead;  // from g to what is read next
+  bool stream;    // out does not fit the caches, and its rows are aligned whole registers
 };
 
 template <class T>
@@ -21,7 +22,7 @@ struct NormGradKernels {
   int64_t lanes;                             // elements of a register
   void (*rows)(const ChannelBlock<T>& f);    // channel by channel
   void (*packed)(const ChannelBlock<T>& f);  // several channels per register: at most `lanes` positions
-  void (*gate)(T* g, const T* relu, int64_t count);
+  void (*gate)(T* g, const T* relu, int64_t count, int64_t ahead);
 };
 
 extern const NormGradKernels<float> norm_grad_avx2_f32;

@@ -140,6 +140,89 @@ class ConvDriver {
   const bool stream_;
 };
 
+// See winograd_tier.h.
+template <class T>
+class WinogradDriver {
+ public:
+  WinogradDriver(const ConvGrad<T>& f, const GradKernels<T>& k, int threads)
+      : f_(f),
+        k_(k),
+        threads_(threads),
+        sizes_(sizes_of(f, k)),
+        parts_(f.classes * f.cout, f.samples, threads, k.width) {}
+
+  void run() {
+    parallel_tasks(f_.samples * parts_.count, threads_, [&] {
+      auto scratch = std::make_shared<Scratch>(f_, sizes_, parts_.step, k_.width);
+      return [&, scratch](int64_t task) {
+        run_part(task / parts_.count, task % parts_.count * parts_.step, *scratch);
+      };
+    });
+  }
+
+  static WinogradSizes sizes_of(const ConvGrad<T>& f, const GradKernels<T>& k) {
+    const int64_t across = (f.out_width + 1) / 2, down = (f.out_height + 1) / 2,
+                  channels = up(f.cin, k.lanes);
+    const int64_t block = across * std::clamp<int64_t>(tiles_at_once / across, 1, down);
+    const int64_t channel_block = std::min(f.cin, channels_at_once);
+    return {channels,
+            across,
+            across * down,
+            block,
+            channel_block,
+            (across * down + 1) * channels,
+            (block + 1) * k.width,
+            (channel_block + 1) * k.width};
+  }
+
+ private:
+  static constexpr int64_t tiles_at_once = 64,
+                           channels_at_once = 64;  // the blocks of all 16 products stay in L2
+
+  struct Scratch {
+    Scratch(const ConvGrad<T>& f, const WinogradSizes& z, int64_t rows, int64_t width)
+        : x_packed(f.height * f.width * z.channels),
+          x_tiles(16 * z.x_step),
+          g_packed(4 * z.tile_block * width),
+          g_tiles(16 * z.g_step),
+          sums(16 * z.sum_step),
+          to(static_cast<size_t>(rows)) {}
+
+    Workspace<T> x_packed, x_tiles, g_packed, g_tiles, sums;
+    std::vector<T*> to;
+  };
+
+  void run_part(int64_t n, int64_t first, Scratch& s) const {
+    const int64_t rows = std::min(parts_.step, parts_.rows - first);
+    for (int64_t i = 0; i < rows; ++i) {
+      const int64_t c = (first + i) / f_.cout, o = (first + i) % f_.cout;
+      s.to[static_cast<size_t>(i)] = f_.out.data + n * f_.out.sample + c * f_.out.class_ + o * f_.out.output;
+    }
+    k_.winograd({&f_, sizes_, f_.x + n * f_.x_sample, f_.g + n * f_.g_sample, first, rows, s.to.data(),
+                 s.x_packed.data(), s.x_tiles.data(), s.g_packed.data(), s.g_tiles.data(), s.sums.data()});
+  }
+
+  const ConvGrad<T>& f_;
+  const GradKernels<T>& k_;
+  const int threads_;
+  const WinogradSizes sizes_;
+  const RowParts parts_;
+};
+
+// Measured, float32 with AVX-512: 1.4 to 2.2 times as fast as patches with these, 1.0 to 1.2 at 6x6, 7x7 and
+// 9x9, 0.8 at 4x4 positions and with 3 or 4 channels, whose registers stay half empty. It follows from the
+// shape alone.
+template <class T>
+bool suits_winograd(const ConvGrad<T>& f) {
+  const auto both = [](const int64_t(&axes)[2], int64_t value) {
+    return axes[0] == value && axes[1] == value;
+  };
+  const int64_t positions = f.out_height * f.out_width;
+  const int64_t tiles = (f.out_height + 1) / 2 * ((f.out_width + 1) / 2);
+  return both(f.kernel, 3) && both(f.stride, 1) && both(f.dilation, 1) && f.groups == 1 && f.cin >= 8 &&
+         f.classes * f.cout >= 16 && positions >= 64 && positions >= 3 * tiles;
+}
+
 }  // namespace
 
 template <class T>
@@ -153,6 +236,9 @@ void linear_grad(const LinearGrad<T>& problem, Isa isa, int threads) {
 template <class T>
 void conv_grad(const ConvGrad<T>& problem, Isa isa, int threads) {
 #ifdef TWOPHASE_X86
+  if (isa != Isa::scalar && suits_winograd(problem)) {
+    return WinogradDriver<T>(problem, kernels_of(isa, T()), threads).run();
+  }
   if (isa != Isa::scalar) return ConvDriver<T>(problem, kernels_of(isa, T()), threads).run();
 #endif
   conv_grad_scalar(problem, threads);

@@ -4,6 +4,7 @@
 
 #include "common/pack.h"
 #include "per_sample_grad/per_sample_grad.h"
+#include "per_sample_grad/winograd.h"
 
 namespace twophase {
 
@@ -34,6 +35,7 @@ struct GradKernels {
   // Rows 0 ... count - 1 of the patches; `line` holds out_height * out_width * lanes elements.
   void (*pack_patches)(const Patches<T>& patches, int64_t count, T* panels, int64_t width, T* line);
   void (*multiply)(const StackedProduct<T>& product);
+  void (*winograd)(const WinogradPart<T>& part);
 };
 
 extern const GradKernels<float> grad_avx2_f32;

@@ -2,6 +2,7 @@
 #pragma once
 #include "common/tile.h"
 #include "per_sample_grad/kernels.h"
+#include "per_sample_grad/winograd_tier.h"
 
 namespace twophase {
 namespace {
@@ -119,7 +120,7 @@ inline void pack_patches(const Patches<typename S::T>& patches, int64_t count, t
 
 template <class S>
 constexpr GradKernels<typename S::T> grad_kernels() {
-  return {panel_width<S>, S::lanes, pack_rows<S>, pack_patches<S>, multiply<S>};
+  return {panel_width<S>, S::lanes, pack_rows<S>, pack_patches<S>, multiply<S>, winograd<S>};
 }
 
 }  // namespace

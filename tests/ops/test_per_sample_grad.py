@@ -147,3 +147,33 @@ def test_results_beyond_the_caches(width, isa, monkeypatch):
     got = ops.per_sample_grad(a, g, backend="cpu")
     assert got.nbytes > 24 << 20
     torch.testing.assert_close(got, ops.per_sample_grad(a, g, backend="reference"), rtol=1e-6, atol=1e-5)
+
+
+@pytest.mark.parametrize("isa", _native.available_isas())
+@pytest.mark.parametrize(
+    ("channels", "size", "padding"), [(16, 32, 1), (32, 16, 1), (64, 8, 1), (32, 30, 0), (17, 11, 2)]
+)
+def test_minimal_filtering_is_as_accurate_as_plain_torch(channels, size, padding, isa, monkeypatch):
+    """3x3 convolutions of residual networks: at most twice the error of plain torch, also where nothing cancels."""
+    monkeypatch.setenv("TWOPHASE_ISA", isa)
+    x = randn(19, 2, channels, size, size, dtype=torch.float32)
+    g = randn(20, 2, 2, channels, *[size + 2 * padding - 2] * 2, dtype=torch.float32)
+    for images, cotangents in ((x, g), (x.abs() + 1, g.abs() + 1)):
+        exact = ops.per_sample_conv_grad(images.double(), cotangents.double(), 3, padding=padding, backend="reference")
+        ours, plain = (
+            (ops.per_sample_conv_grad(images, cotangents, 3, padding=padding, backend=backend) - exact).norm()
+            for backend in ("cpu", "reference")
+        )
+        assert 0 < ours <= 2 * plain
+
+
+@pytest.mark.parametrize("isa", _native.available_isas())
+def test_infinite_inputs_do_not_reach_taps_of_other_channels(isa, monkeypatch):
+    monkeypatch.setenv("TWOPHASE_ISA", isa)
+    x, g = randn(21, 1, 9, 10, 10), randn(22, 1, 2, 9, 10, 10)
+    finite = ops.per_sample_conv_grad(x, g, 3, padding=1, backend="cpu")
+    x[0, 4, 3, 3] = torch.inf
+    got = ops.per_sample_conv_grad(x, g, 3, padding=1, backend="cpu")
+    assert not got[:, :, :, 4].isfinite().any()
+    others = [0, 1, 2, 3, 5, 6, 7, 8]
+    assert torch.equal(got[:, :, :, others], finite[:, :, :, others])

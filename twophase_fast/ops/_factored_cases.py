@@ -118,7 +118,12 @@ def _conv_sizes() -> list[Sizes]:
     sizes += [{**base, **taps, "padding": 4, "dilation": 2, "stride": stride} for stride in (1, 2, 4)]
     sizes += [{**base, **taps, "kernel": 2, "dilation": 3, "stride": 2, "groups": 3, "cin": 2, "cout": 2}]
     sizes += [{**base, **taps, "dims": 1, "stride": stride} for stride in (1, 2)]
-    return [*sizes, {**base, **taps, "n": 0}, {**base, **taps, "size": 70, "c": 10, "cout": 8}]
+    sizes += [{**base, **taps, "n": 0}]
+    wide = {**base, **taps, "cin": 9, "cout": 11, "size": 20}  # enough of everything for minimal filtering
+    sizes += [{**wide, "size": size} for size in (13, 14, 16, 17, 31, 33, 65)]
+    sizes += [{**wide, axis: size} for axis in ("cin", "cout") for size in (8, 16, 17, 33, 70)]
+    sizes += [{**wide, "padding": padding, "size": 24} for padding in (0, 2, 4)]
+    return [*sizes, {**wide, "cin": 66, "cout": 20, "size": 132}, {**base, **taps, "size": 70, "c": 10, "cout": 8}]
 
 
 def _make_conv(sizes: Sizes, dtype: torch.dtype, generator: torch.Generator) -> Inputs:
