@@ -87,6 +87,14 @@ def _as_moments(found: Sequence[torch.Tensor]) -> list[torch.Tensor]:
     return [x**2, y**2, d**2, 1 + xy / (x * y)]
 
 
+def _convolution_backward(inputs: Inputs) -> list[torch.Tensor]:
+    """The gradient with respect to the input alone; its values do not matter, only its layout."""
+    g, weight = inputs["g"], inputs["weight"]
+    x = g.new_empty(len(g), weight.shape[1], *inputs["size"])
+    steps = (list(inputs["stride"]), list(inputs["padding"]), [1, 1], False, [0, 0], 1)
+    return [torch.ops.aten.convolution_backward(g, x, weight, None, *steps, [True, False, False])[0]]
+
+
 RIVALS: dict[str, tuple[Rival, ...]] = {
     "gram": (Rival("torch x @ y.T", _matmul),),
     "factored_gram": (
@@ -98,6 +106,7 @@ RIVALS: dict[str, tuple[Rival, ...]] = {
             fits=lambda s: 4 * s["n"] ** 2 * s["t"] * s["c"] * s["p"] <= MOST_BYTES,
         ),
     ),
+    "conv_input_grad": (Rival("torch convolution_backward", _convolution_backward),),
     "pair_moments": (Rival("torch norms and dot", _norms_and_dot, _as_moments, (0, 1, 2, 5), wrong=WRONG_SUMS),),
 }
 """Op -> its formulations."""

@@ -26,7 +26,7 @@ from twophase_fast.ops.pair_moments.reference import FIELDS
 PROMISED = {"high": 1e-5, "medium": 2e-3}
 """Largest relative error that a precision below "highest" allows."""
 
-MAY_BE_ZERO = ("batch", "m", "s")  # no batch axis, no second side, all pairs of runs
+MAY_BE_ZERO = ("batch", "m", "s", "padding")  # no batch axis, no second side, all pairs of runs, no padding
 
 Rival = Callable[..., Any]
 

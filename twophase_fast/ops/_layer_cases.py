@@ -32,6 +32,23 @@ def _conv_operands(inputs: Inputs) -> tuple[Any, ...]:
     return inputs["x"], inputs["g"], [3, 3], [1, 1], [1, 1], [1, 1], 1, "highest"
 
 
+def _pull_back(s: Sizes, dtype: torch.dtype, generator: torch.Generator) -> Inputs:
+    g = random(generator, dtype, s["n"], s["p"], *[_places(s)] * 2)
+    weight = random(generator, dtype, s["p"], s["d"], s["kernel"], s["kernel"])
+    steps = {"stride": (s["stride"],) * 2, "padding": (s["padding"],) * 2}
+    return {"g": g, "weight": weight, "size": (s["side"],) * 2, **steps, "precision": "highest"}
+
+
+def _places(s: Sizes) -> int:
+    """Output positions of a convolution along an axis."""
+    return (s["side"] + 2 * s["padding"] - s["kernel"]) // s["stride"] + 1
+
+
+def _pull_back_operands(inputs: Inputs) -> tuple[Any, ...]:
+    g, weight, size, stride, padding, precision = inputs.values()
+    return g, weight, size, stride, padding, (1, 1), 1, precision
+
+
 def _embedding(s: Sizes, dtype: torch.dtype, generator: torch.Generator) -> Inputs:
     tokens = torch.randint(s["v"], (s["n"], s["t"]), generator=generator)
     g = random(generator, dtype, s["n"], s["c"], s["t"], s["p"])
@@ -43,6 +60,7 @@ LAYER_CASES = (
     OpCase("factored_gram", ops.factored_gram, [], _factored),
     OpCase("per_sample_grad", ops.per_sample_grad, [], _linear),
     OpCase("per_sample_conv_grad", ops.per_sample_conv_grad, [], _conv, operands=_conv_operands),
+    OpCase("conv_input_grad", ops.conv_input_grad, [], _pull_back, operands=_pull_back_operands),
     OpCase("embedding_gram", ops.embedding_gram, [], _embedding),
 )
 """One row per op that is measured at the sizes of a layer: n samples, c outputs, t positions, d inputs, p outputs."""
@@ -84,6 +102,17 @@ def conv_flops(s: Sizes) -> float:
 def conv_bytes(s: Sizes) -> float:
     """Images, cotangents and the result."""
     return 4 * s["n"] * (s["side"] ** 2 * (s["d"] + s["c"] * s["p"]) + s["c"] * s["p"] * 9 * s["d"])
+
+
+def pull_back_flops(s: Sizes) -> float:
+    """2·N·Cout·Cin·taps·positions, as a direct sum needs them."""
+    return 2 * s["n"] * s["p"] * s["d"] * s["kernel"] ** 2 * _places(s) ** 2
+
+
+def pull_back_bytes(s: Sizes) -> float:
+    """Cotangents, kernel and the result."""
+    images = s["n"] * (s["p"] * _places(s) ** 2 + s["d"] * s["side"] ** 2)
+    return 4 * (images + s["p"] * s["d"] * s["kernel"] ** 2)
 
 
 def embedding_bytes(s: Sizes) -> float:

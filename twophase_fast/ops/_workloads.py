@@ -84,6 +84,11 @@ def _conv(**sizes: int) -> OpWorkload:
     return OpWorkload("per_sample_conv_grad", sizes, layers.conv_flops, layers.conv_bytes)
 
 
+def _pull_back(kernel: int = 3, stride: int = 1, padding: int = 1, **sizes: int) -> OpWorkload:
+    sizes |= {"kernel": kernel, "stride": stride, "padding": padding}
+    return OpWorkload("conv_input_grad", sizes, layers.pull_back_flops, layers.pull_back_bytes)
+
+
 def _embedding(**sizes: int) -> OpWorkload:
     return OpWorkload("embedding_gram", sizes, None, layers.embedding_bytes)
 
@@ -105,6 +110,17 @@ DEFAULT = (
     _conv(n=16, c=10, d=16, p=16, side=32),  # the first stage of ResNet-20
     _conv(n=16, c=10, d=64, p=64, side=8),  # its last
     _conv(n=8, c=10, d=256, p=256, side=8),  # the third stage of VGG-16
+    _pull_back(n=320, d=16, p=16, side=32),  # the three stages of ResNet-20, 32 samples with 10 cotangents
+    _pull_back(n=320, d=32, p=32, side=16),
+    _pull_back(n=320, d=64, p=64, side=8),
+    _pull_back(n=320, d=16, p=32, side=32, stride=2),  # its first step between stages, and a shortcut
+    _pull_back(n=320, d=16, p=32, side=32, stride=2, kernel=1, padding=0),
+    _pull_back(n=80, d=64, p=64, side=32),  # the stages of VGG-16
+    _pull_back(n=80, d=128, p=128, side=16),
+    _pull_back(n=80, d=256, p=256, side=8),
+    _pull_back(n=80, d=512, p=512, side=4),
+    _pull_back(n=80, d=512, p=512, side=2),
+    _pull_back(n=160, d=32, p=32, side=30, padding=0),  # without padding
     _embedding(n=16, c=10, t=64, v=1000, p=128),
     _moments(p=2_000_000, runs=1),
     _moments(p=21_333_333, runs=1),  # 64 M elements a run
@@ -118,6 +134,8 @@ SMOKE = (
     _factored(n=3, c=2, t=5, d=7, p=9),
     _linear(n=3, c=2, t=5, d=7, p=9),
     _conv(n=3, c=2, d=5, p=7, side=6),
+    _pull_back(n=3, d=5, p=7, side=6),
+    _pull_back(n=3, d=5, p=7, side=6, stride=2, padding=0),
     _embedding(n=3, c=2, t=5, v=4, p=9),
     _moments(p=9001, runs=1),
 )
