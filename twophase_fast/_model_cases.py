@@ -368,7 +368,7 @@ def channels_last():
     return model.to(memory_format=torch.channels_last), x.to(memory_format=torch.channels_last)
 
 
-# ---- images through several layers: cotangents go through convolutions ------------------------------------------------
+# ---- images through several layers: cotangents go through convolutions ----------------------------------------------
 
 
 @case

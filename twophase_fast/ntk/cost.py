@@ -88,14 +88,21 @@ class Sizes:
 
     def choose(self, output: str, classes: int, samples: int, partners: int, rates: Rates = DEFAULT) -> Method:
         """Return the method with the least predicted time."""
-        if self.kind in ("lookup", "readout"):
-            return "lookup" if self.kind == "lookup" else "structured"
-        if not self.factors:
-            return "materialise"
         sizes = (output, classes, samples, partners, rates)
-        build = self.build_seconds(classes, rates) * (1 / samples + 1 / partners)
-        dense = self.gram_seconds("materialise", *sizes) + build
-        return "factored" if self.gram_seconds("factored", *sizes) < dense else "materialise"
+        return min(self.methods, key=lambda method: self.seconds(method, *sizes))
+
+    @property
+    def methods(self) -> tuple[Method, ...]:
+        """The methods that this factor has."""
+        if self.kind in ("lookup", "readout"):
+            return ("lookup",) if self.kind == "lookup" else ("structured",)
+        return ("materialise", "factored") if self.factors else ("materialise",)
+
+    def seconds(self, method: Method, output: str, classes: int, samples: int, partners: int, rates: Rates) -> float:
+        """Return the predicted seconds per pair of samples, building included."""
+        gram = self.gram_seconds(method, output, classes, samples, partners, rates)
+        build = self.build_seconds(classes, rates) if method == "materialise" else 0.0
+        return gram + build * (1 / samples + 1 / partners)
 
 
 def _pairs(classes: int, output: str) -> int:

@@ -34,12 +34,15 @@ _TRANSIENT_BYTES = 512 * MIB  # of one tile; larger ones are no faster
 _LIBRARY_BYTES = 16 * MIB  # work areas of the kernels, of BLAS and of the threads
 _USABLE = 0.92  # of a budget: predictions are not exact
 _FRAGMENTS = 1.06  # what the allocator holds, relative to what was asked for
+_LONG = 2.0  # seconds from which on looking for a lower peak pays
+_PATIENCE = 0.04  # share of the time that may be lost for a lower peak
+_SHARES = (0.25, 0.4, 0.55, 0.7, 0.85)  # of the fastest plan's peak
 _FLOWING = 2  # tensors of the largest size alive while cotangents flow
 
 # Only the choice among plans rests on these; `timing` measures what `Plan.seconds` says.
 _NODE_SECONDS = 15e-6  # fixed cost of one node in a pull-back
 _WEIGHT_BYTES_PER_SECOND = 1e10  # weights are read once per call
-_BATCHED_NODES = 4.0  # the same under a batched call, relatively
+_BATCHED_NODES = 4.0  # the same under a batched call or by rule, relatively
 _BYTES_PER_SECOND = 2.5e9  # activations pulled back
 _FLOPS_PER_SECOND = 1e11
 _FORWARD = 0.7  # one forward pass relative to one pull-back of one output
@@ -74,24 +77,72 @@ def make_plan(
         InputError: Not even one sample of one parameter fits; the message says the smallest budget that works.
     """
     options: dict[str, Any] = {"batched": batched, "rates": rates, "carried": carried or {}}
-    streamed, largest = side is not None, max(task.rows, task.partners)
-    best, least = None, math.inf
-    for size in _sides(min(side or largest, largest)):
-        part = task if size >= largest else task.block(size, streamed=streamed)
-        found, seconds = _Sizer(profiles, part, program, budget, **options).best(tile)
-        seconds *= 1.0 if size >= largest else task.blocks(size)
-        if found is not None and seconds < least:
-            best, least = replace(found, task=task, side=size), seconds
-        if best is not None and seconds > least:
-            break
+    largest = max(task.rows, task.partners)
+    search = _Search(profiles, task, program, min(side or largest, largest), side is not None, tile, options)
+    best, least = search.fastest(budget)
     if best is not None:
-        return _with_rows(best, profiles, rates)
-    part = task if largest == 1 else task.block(1, streamed=streamed)
+        return _with_rows(search.frugal(best, least), profiles, rates)
+    part = task if largest == 1 else task.block(1, streamed=side is not None)
     smallest = _Sizer(profiles, part, program, budget, **options).smallest(tile)
     raise InputError(
         f"memory_budget={budget} bytes ({budget / MIB:.0f} MiB) is too small for this kernel; the smallest that "
         f"works is {smallest} bytes ({smallest / MIB:.0f} MiB) over model and inputs"
     )
+
+
+@dataclass(frozen=True)
+class _Search:
+    """The plans of one task under various budgets.
+
+    Attributes:
+        profiles: Parameters in backward order.
+        task: The kernel that is wanted.
+        program: What a forward pass and its pull-back keep and cost.
+        side: Samples per block, at most.
+        streamed: Whether the kernel goes elsewhere block by block.
+        tile: Samples per forward pass, or None to choose.
+        options: Further arguments of `_Sizer`.
+    """
+
+    profiles: Sequence[Profile]
+    task: Task
+    program: Program
+    side: int
+    streamed: bool
+    tile: int | None
+    options: dict[str, Any]
+
+    def fastest(self, budget: int) -> tuple[Plan | None, float]:
+        """Return the plan with the least predicted time that fits, and that time (without its Gram blocks)."""
+        best, least, largest = None, math.inf, max(self.task.rows, self.task.partners)
+        for size in _sides(self.side):
+            part = self.task if size >= largest else self.task.block(size, streamed=self.streamed)
+            sizer = _Sizer(self.profiles, part, self.program, budget, **self.options)
+            found, seconds = sizer.best(self.tile)
+            seconds *= 1.0 if size >= largest else self.task.blocks(size)
+            if found is not None and seconds < least:
+                best, least = replace(found, task=self.task, side=size), seconds
+            if best is not None and seconds > least:
+                break
+        return best, least
+
+    def frugal(self, best: Plan, least: float) -> Plan:
+        """Return the plan with the lowest peak among those like the fastest one that take hardly longer."""
+        total = least + self._gram_seconds(best)
+        if total < _LONG or best.side < max(self.task.rows, self.task.partners):
+            return best
+        for share in _SHARES:
+            sizer = _Sizer(self.profiles, self.task, self.program, int(share * best.peak_bytes), **self.options)
+            found, seconds = sizer.best(self.tile, like=best)
+            if found is not None and seconds <= least + _PATIENCE * total:
+                return found
+        return best
+
+    def _gram_seconds(self, plan: Plan) -> float:
+        task, rates = self.task, self.options["rates"]
+        samples = min(plan.side, task.rows), min(plan.side, task.partners)
+        sizes = (task.output, task.classes, *samples, rates)
+        return task.pairs * sum(min(p.sizes.seconds(m, *sizes) for m in p.sizes.methods) for p in self.profiles)
 
 
 def _sides(largest: int) -> list[int]:
@@ -165,10 +216,12 @@ class _Sizer:
         self._bytes: dict[int, list[_Bytes]] = {}
         self.slice_bytes = min(_SLICE_BYTES, max(budget // 6, 1))
 
-    def best(self, tile: int | None) -> tuple[Plan | None, float]:
-        """Return the fastest plan that fits, and its predicted time."""
+    def best(self, tile: int | None, like: Plan | None = None) -> tuple[Plan | None, float]:
+        """Return the fastest plan that fits (with as many outputs at a time as `like`), and its predicted time."""
         best, least = None, math.inf
         for shape in self._shapes(tile):
+            if like is not None and (shape.chunk, shape.at_once) != (like.chunk, like.at_once):
+                continue
             groups = self.groups(shape)
             if groups is not None and (seconds := self.seconds(groups, shape)) < least:
                 best, least = self._plan(shape, groups), seconds
@@ -291,8 +344,8 @@ class _Sizer:
         weights = task.itemsize * sum(p.sizes.elements for p in self.profiles if p.sizes.kind != "lookup")
         node = _NODE_SECONDS * program.nodes + weights / _WEIGHT_BYTES_PER_SECOND
         forward = tiles * chunks * node + task.samples * chunks * once * _FORWARD
-        batched = shape.at_once > 1 and not program.by_rule
-        pull = calls * node * (_BATCHED_NODES if batched else 1.0) + task.samples * task.classes * once
+        slower = _BATCHED_NODES if shape.at_once > 1 or program.by_rule else 1.0
+        pull = calls * node * slower + task.samples * task.classes * once
         return doubled * sum(forward + group.share * pull for group in groups)
 
     def smallest(self, tile: int | None) -> int:
