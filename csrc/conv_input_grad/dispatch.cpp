@@ -22,29 +22,45 @@ const ConvInputKernels<double>& kernels_of(Isa isa, double) {
 int64_t ceil_div(int64_t size, int64_t by) { return (size + by - 1) / by; }
 int64_t up(int64_t size, int64_t to) { return ceil_div(size, to) * to; }
 
-constexpr int64_t block_bytes = int64_t{512}
-                                << 10;  // of the scratch that a task goes through again and again
-constexpr int64_t least_tiles = 64;     // fewer do not repay reading the kernels
+constexpr int64_t block_bytes = int64_t{512} << 10;  // of the scratch that a task goes through again
+constexpr int64_t large_kernels = int64_t{8}
+                                  << 20;  // bytes that every task reads from memory, not from a cache
 constexpr int64_t tasks_per_thread = 4;
 
 // Planes and rows whose distance is a power of two would fall into the same places of the caches.
 template <class T>
 constexpr int64_t line_elements = 64 / static_cast<int64_t>(sizeof(T));
 
+// Where few input channels stand against many output channels the transforms of these take longer than the
+// products that they save (measured with 1 to 16 and 1 to 64 channels).
 template <class T>
 bool takes_winograd(const ConvInputGrad<T>& f) {
   for (size_t axis = 0; axis < 2; ++axis) {
     if (f.kernel[axis] != 3 || f.stride[axis] != 1 || f.dilation[axis] != 1 || f.padding[axis] > 2)
       return false;
   }
-  return f.groups == 1;
+  return f.groups == 1 && (f.cin > 4 || f.cout < 4 * f.cin);
+}
+
+// Work for one pair of channels: products at every place of all tiles, and making and reading the kernel
+// there, which takes as long as 400 products (measured with 256 and 512 channels).
+template <class T>
+int64_t work_of(const ConvInputGrad<T>& f, const WinogradKernels<T>& w) {
+  const int64_t tiles = f.images * ceil_div(f.height, w.results) * ceil_div(f.width, w.results);
+  return (tiles + 400) * w.points * w.points;
+}
+
+template <class T>
+const WinogradKernels<T>& winograd_of(const ConvInputGrad<T>& f, const ConvInputKernels<T>& k) {
+  const bool less = work_of(f, k.winograd_large) < work_of(f, k.winograd);
+  return f.large_tiles && less ? k.winograd_large : k.winograd;
 }
 
 template <class T>
 class Winograd {
  public:
   Winograd(const ConvInputGrad<T>& f, const ConvInputKernels<T>& k, int threads)
-      : f_(f), k_(k), w_(k.winograd), threads_(threads), panels_(ceil_div(f.cin, k.width)) {
+      : f_(f), k_(k), w_(winograd_of(f, k)), threads_(threads), panels_(ceil_div(f.cin, k.width)) {
     plan_.problem = &f_;
     plan_.down = ceil_div(f.height, w_.results), plan_.across = ceil_div(f.width, w_.results);
     plan_.kernel_plane = panels_ * k.width * f.cout + line_elements<T>;
@@ -86,15 +102,18 @@ class Winograd {
 
   int64_t places() const { return w_.points * w_.points; }
 
-  // Rows of tiles by the size of their scratch; where these are too few tasks for the threads, parts of the
-  // input channels.
+  // Rows of tiles by the size of their scratch, about equally many for every task; where these are fewer
+  // tasks than threads, parts of the input channels.
   void cut() {
     const int64_t bytes = places() * (f_.cin + f_.cout) * static_cast<int64_t>(sizeof(T));
-    const int64_t tiles = std::max(least_tiles, block_bytes / bytes), all_rows = f_.images * plan_.down;
-    const int64_t wanted = tasks_per_thread * threads_;
-    const int64_t most = std::max(ceil_div(all_rows, wanted), ceil_div(least_tiles, plan_.across));
-    plan_.rows = std::max<int64_t>(1, std::min({tiles / plan_.across, most, all_rows}));
-    const int64_t parts = threads_ == 1 ? 1 : ceil_div(wanted, ceil_div(all_rows, plan_.rows));
+    const int64_t kernel_bytes = places() * plan_.kernel_plane * static_cast<int64_t>(sizeof(T));
+    const int64_t least_tiles = kernel_bytes > large_kernels ? 160 : 32, all_rows = f_.images * plan_.down;
+    const int64_t tiles = std::max(least_tiles, block_bytes / bytes);
+    const int64_t most = std::max<int64_t>(1, tiles / plan_.across),
+                  least = ceil_div(least_tiles, plan_.across);
+    const int64_t even = up(ceil_div(all_rows, most), threads_);
+    plan_.rows = std::max(ceil_div(all_rows, even), std::min(least, all_rows));
+    const int64_t parts = ceil_div(threads_, ceil_div(all_rows, plan_.rows));
     plan_.channels = std::min(f_.cin, ceil_div(panels_, parts) * k_.width);
   }
 

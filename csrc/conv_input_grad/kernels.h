@@ -65,9 +65,9 @@ struct DirectScratch {
 
 template <class T>
 struct ConvInputKernels {
-  int64_t width;  // rows of a packed panel
-  int64_t lanes;  // elements of a register
-  WinogradKernels<T> winograd;
+  int64_t width;                                // rows of a packed panel
+  int64_t lanes;                                // elements of a register
+  WinogradKernels<T> winograd, winograd_large;  // tiles of 2x2 and of 4x4 results
   void (*pack)(const Rows<T>& source, int64_t first, int64_t count, int64_t depth, T* panels,
                int64_t panel_stride, int64_t width, int64_t start);
   void (*direct)(const DirectPlan<T>& plan, const DirectTask<T>& task, const DirectScratch<T>& scratch);
