@@ -1,5 +1,10 @@
-// The direct pull-back: products of all taps, then their sum at the places where they belong; templates over
-// a SIMD trait S.
+// The direct pull-back: a correlation of the padded cotangents with the taps, for each phase of the stride;
+// templates over a SIMD trait S.
+//
+// Input position y = stride j + phase - padding is reached by the taps u with u dilation = stride e + phase,
+// from output position j - e. In padded cotangents of one pitch that is a fixed offset per tap, so all
+// positions of an image, end to end, are the columns of one product; those in the padding between rows are
+// computed and dropped.
 #pragma once
 #include "common/tile.h"
 #include "conv_input_grad/kernels.h"
@@ -8,34 +13,105 @@
 namespace twophase {
 namespace {
 
-// Rows of cotangents that reach rows first ... first + count - 1 of the input.
-struct Reach {
-  int64_t first, count;
+// A product of packed kernels [panel][output][tap][width] and padded cotangents.
+template <class T>
+struct TapProduct {
+  const T* kernels;
+  const T* cotangents;
+  int64_t channel;  // elements between channels of the cotangents
+  int64_t outputs;
+  const int64_t* offsets;
+  int64_t taps;
 };
 
-template <class T>
-inline Reach reach_of(const ConvInputGrad<T>& f, int64_t first, int64_t count) {
-  const int64_t stride = f.stride[0], earliest = first + f.padding[0] - (f.kernel[0] - 1) * f.dilation[0];
-  const int64_t from = earliest > 0 ? (earliest + stride - 1) / stride : 0;
-  const int64_t to = smaller(f.out_height, (first + count - 1 + f.padding[0]) / stride + 1);
-  return {from, larger(0, to - from)};
+template <class S, int R, int V>
+__attribute__((always_inline)) inline void accumulate_taps(const TapProduct<typename S::T>& f, int64_t i,
+                                                           int64_t j, typename S::Reg (&sum)[R][V]) {
+  const typename S::T *a = f.kernels + i, *b = f.cotangents + j;
+  for (int r = 0; r < R; ++r)
+    for (int v = 0; v < V; ++v) sum[r][v] = S::zero();
+  for (int64_t o = 0; o < f.outputs; ++o, b += f.channel) {
+    for (int64_t t = 0; t < f.taps; ++t, a += panel_width<S>) {
+      typename S::Reg right[V];
+      for (int v = 0; v < V; ++v) right[v] = S::load(b + f.offsets[t] + v * S::lanes);
+      for (int r = 0; r < R; ++r) {
+        const typename S::Reg left = S::fill(a[r]);
+        for (int v = 0; v < V; ++v) sum[r][v] = S::fma(left, right[v], sum[r][v]);
+      }
+    }
+  }
 }
 
-// line += from, `count` elements of `from` but whole registers of `line`.
-template <class S>
-inline void add_to_line(const typename S::T* from, int64_t count, typename S::T* line) {
-  int64_t x = 0;
-  for (; x + S::lanes <= count; x += S::lanes)
-    S::store(line + x, S::add(S::load(line + x), S::load(from + x)));
-  if (x < count) S::store(line + x, S::add(S::load(line + x), S::load_first(from + x, count - x)));
+// Rows i ... last - 1 of a panel in tiles of R, what remains in smaller ones; see product_rows.
+template <class S, int R, int V, class Epilogue>
+inline void tap_rows(const TapProduct<typename S::T>& f, int64_t i, int64_t last, int64_t j,
+                     const Epilogue& epilogue) {
+  for (; i + R <= last; i += R) {
+    typename S::Reg sum[R][V];
+    accumulate_taps<S, R, V>(f, i, j, sum);
+    for (int r = 0; r < R; ++r) epilogue.template row<V>(i + r, j, sum[r]);
+  }
+  if constexpr (R > 1) {
+    if (i < last) tap_rows<S, R / 2, V>(f, i, last, j, epilogue);
+  }
 }
 
-// joined[j * stride + r] = line r, element j, of `count` lines of `length` elements, a multiple of `lanes`.
+template <class S, int V, class Epilogue>
+inline void tap_columns(const TapProduct<typename S::T>& f, int64_t rows, int64_t j, int64_t columns,
+                        const Epilogue& epilogue) {
+  for (; columns - j > (V - 1) * S::lanes; j += V * S::lanes)
+    tap_rows<S, S::rows, V>(f, 0, rows, j, epilogue);
+  if constexpr (V > 1) {
+    if (j < columns) tap_columns<S, V - 1>(f, rows, j, columns, epilogue);
+  }
+}
+
+// products[row][column] for one panel of input channels, summed in registers over some outputs at a time.
 template <class S>
-inline void join_lines(const typename S::T* lines, int64_t length, int64_t count, typename S::T* joined) {
+inline void tap_product(TapProduct<typename S::T> f, int64_t rows, int64_t columns, typename S::T* products,
+                        int64_t stride) {
+  const int64_t all = f.outputs, some = larger(1, tap_depth / larger(1, f.taps));
+  for (int64_t o = 0; o < all; o += some) {
+    f.outputs = smaller(some, all - o);
+    if (o == 0) {
+      tap_columns<S, S::vectors>(f, rows, 0, columns, StorePadded<S, false>{products, stride});
+    } else {
+      tap_columns<S, S::vectors>(f, rows, 0, columns, StorePadded<S, true>{products, stride});
+    }
+    f.kernels += f.outputs * f.taps * panel_width<S>;
+    f.cotangents += f.outputs * f.channel;
+  }
+}
+
+// The rows of cotangents that a task needs, with zeros around them, channel by channel, image by image.
+template <class S>
+inline void pad_cotangents(const DirectPlan<typename S::T>& plan, const DirectTask<typename S::T>& task,
+                           typename S::T* to, int64_t channel) {
+  const ConvInputGrad<typename S::T>& f = *plan.problem;
+  const int64_t outputs = f.cout / f.groups, lines = task.rows + plan.reach[0];
+  const int64_t top = task.first_row - plan.reach[0], left = plan.first[1] - plan.reach[1];
+  const int64_t zeros = larger(0, -left), skipped = larger(0, left);
+  for (int64_t o = 0; o < outputs; ++o, to += channel) {
+    typename S::T* line = to;
+    for (int64_t b = 0; b < task.images; ++b) {
+      const typename S::T* g = f.g + (task.first_image + b) * f.g_image +
+                               (task.group * outputs + o) * f.out_height * f.out_width + skipped;
+      for (int64_t y = top; y < top + lines; ++y, line += plan.pitch) {
+        const bool inside = y >= 0 && y < f.out_height;
+        copy_padded<S>(g + (inside ? y * f.out_width : 0), inside ? f.out_width - skipped : 0, zeros,
+                       plan.pitch, line);
+      }
+    }
+  }
+}
+
+// joined[j * count + r] = line r, element j, of `count` lines that are `step` apart; whole registers.
+template <class S>
+inline void join_lines(const typename S::T* lines, int64_t step, int64_t length, int64_t count,
+                       typename S::T* joined) {
   if (count == 2) {
     for (int64_t j = 0; j < length; j += S::lanes) {
-      typename S::Reg even = S::load(lines + j), odd = S::load(lines + length + j);
+      typename S::Reg even = S::load(lines + j), odd = S::load(lines + step + j);
       S::zip(even, odd);
       S::store(joined + 2 * j, even);
       S::store(joined + 2 * j + S::lanes, odd);
@@ -43,70 +119,56 @@ inline void join_lines(const typename S::T* lines, int64_t length, int64_t count
     return;
   }
   for (int64_t r = 0; r < count; ++r)
-    for (int64_t j = 0; j < length; ++j) joined[j * count + r] = lines[r * length + j];
+    for (int64_t j = 0; j < length; ++j) joined[j * count + r] = lines[r * step + j];
 }
 
-// Row y of one channel of one image. products: the rows (u, v) of the channel, `stride` apart, at the image's
-// first position, which is in row reach.first of the cotangents. Line r collects the columns x with
-// (x + padding) % stride = r.
+// Rows of the result in vertical phase `phase` for one panel of input channels, from the products of all
+// horizontal phases.
 template <class S>
-inline void sum_taps(const DirectPlan<typename S::T>& plan, const Reach& reach, const typename S::T* products,
-                     int64_t stride, int64_t y, typename S::T* lines, typename S::T* out) {
+inline void put_phase(const DirectPlan<typename S::T>& plan, const DirectTask<typename S::T>& task,
+                      int64_t phase, int64_t channel, int64_t channels,
+                      const DirectScratch<typename S::T>& scratch, int64_t stride) {
   const ConvInputGrad<typename S::T>& f = *plan.problem;
-  const int64_t step = f.stride[1], length = plan.products_line;
-  bool touched = false;
-  for (int64_t u = 0; u < f.kernel[0]; ++u) {
-    const int64_t scaled = y + f.padding[0] - u * f.dilation[0], q = scaled / f.stride[0] - reach.first;
-    if (scaled < 0 || scaled % f.stride[0] != 0 || q >= reach.count) continue;
-    if (!touched) {
-      for (int64_t x = 0; x < step * length; x += S::lanes) S::store(lines + x, S::zero());
-      touched = true;
-    }
-    for (int64_t v = 0; v < f.kernel[1]; ++v) {
-      const typename S::T* row = products + (u * f.kernel[1] + v) * stride + q * f.out_width;
-      const int64_t shift = v * f.dilation[1];
-      add_to_line<S>(row, f.out_width, lines + shift % step * length + shift / step);
+  const int64_t step = f.stride[1], shift = f.padding[1] - plan.first[1] * step;
+  for (int64_t b = 0; b < task.images; ++b) {
+    for (int64_t i = 0; i < channels; ++i) {
+      typename S::T* out = f.out + (task.first_image + b) * f.out_image + (channel + i) * f.height * f.width;
+      for (int64_t r = 0; r < task.rows; ++r) {
+        const int64_t y = (task.first_row + r) * f.stride[0] + phase - f.padding[0];
+        if (y < 0 || y >= f.height) continue;
+        const typename S::T* row =
+            scratch.products + i * stride + (b * (task.rows + plan.reach[0]) + r) * plan.pitch;
+        if (step > 1) {
+          join_lines<S>(row, panel_width<S> * stride, plan.pitch - plan.reach[1], step, scratch.line);
+          row = scratch.line;
+        }
+        put_row<S>(row + shift, f.width, out + y * f.width, f.add);
+      }
     }
   }
-  if (!touched) {
-    if (!f.add)
-      for (int64_t x = 0; x < f.width; ++x) out[x] = 0;
-    return;
-  }
-  typename S::T* joined = step == 1 ? lines : lines + step * length;
-  if (step > 1) join_lines<S>(lines, length, step, joined);
-  put_row<S>(joined + f.padding[1], f.width, out, f.add);
 }
 
 template <class S>
 inline void run_direct(const DirectPlan<typename S::T>& plan, const DirectTask<typename S::T>& task,
                        const DirectScratch<typename S::T>& scratch) {
-  using T = typename S::T;
   constexpr int64_t width = panel_width<S>;
-  const ConvInputGrad<T>& f = *plan.problem;
-  const int64_t inputs = f.cin / f.groups, outputs = f.cout / f.groups, taps = f.kernel[0] * f.kernel[1];
-  const Reach reach = reach_of(f, task.first_row, task.rows);
-  const int64_t positions = reach.count * f.out_width, columns = task.images * positions;
-  const int64_t channel = f.out_height * f.out_width, stride = (columns + S::lanes - 1) / S::lanes * S::lanes;
-  const T* g =
-      f.g + task.first_image * f.g_image + task.group * outputs * channel + reach.first * f.out_width;
-  const Rows<T> source{g, positions, f.g_image, 1, channel};
-  if (columns > 0) pack_rows<S>(source, 0, columns, outputs, scratch.cotangents, outputs * width, width, 0);
-  const int64_t blocks = (inputs + plan.channels - 1) / plan.channels;
-  for (int64_t block = task.first_block; block < task.first_block + task.blocks; ++block) {
-    const int64_t first = block * plan.channels, count = smaller(plan.channels, inputs - first);
-    const T* kernels = plan.kernels + (task.group * blocks + block) * plan.kernel_block;
-    product_blocked<S>(count * taps, columns, outputs, product_depth, {kernels, outputs * width, width},
-                       {scratch.cotangents, outputs * width, width}, scratch.products, stride);
-    for (int64_t b = 0; b < task.images; ++b) {
-      T* image = f.out + (task.first_image + b) * f.out_image;
-      for (int64_t i = 0; i < count; ++i) {
-        const T* products = scratch.products + i * taps * stride + b * positions;
-        T* out = image + (task.group * inputs + first + i) * f.height * f.width;
-        for (int64_t y = task.first_row; y < task.first_row + task.rows; ++y) {
-          sum_taps<S>(plan, reach, products, stride, y, scratch.lines, out + y * f.width);
-        }
+  const ConvInputGrad<typename S::T>& f = *plan.problem;
+  const int64_t inputs = f.cin / f.groups, outputs = f.cout / f.groups;
+  const int64_t plane = (task.rows + plan.reach[0]) * plan.pitch;
+  const int64_t columns = task.images * plane - plan.reach[0] * plan.pitch;
+  const int64_t stride = (columns + S::lanes - 1) / S::lanes * S::lanes;
+  pad_cotangents<S>(plan, task, scratch.cotangents, plan.channel);
+  for (int64_t panel = task.first_panel; panel < task.first_panel + task.panels; ++panel) {
+    const int64_t first = panel * width, channels = smaller(width, inputs - first);
+    for (int64_t vertical = 0; vertical < f.stride[0]; ++vertical) {
+      for (int64_t horizontal = 0; horizontal < f.stride[1]; ++horizontal) {
+        const DirectPhase& phase = plan.phases[vertical * f.stride[1] + horizontal];
+        const typename S::T* kernels = plan.kernels + task.group * plan.kernel_group + phase.kernels +
+                                       panel * outputs * phase.taps * width;
+        tap_product<S>({kernels, scratch.cotangents, plan.channel, outputs, phase.offsets, phase.taps},
+                       channels, columns, scratch.products + horizontal * width * stride, stride);
       }
+      put_phase<S>(plan, task, vertical, task.group * inputs + first, channels, scratch, stride);
     }
   }
 }

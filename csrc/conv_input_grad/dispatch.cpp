@@ -1,6 +1,7 @@
 // Chooses the method, cuts the problem into tasks and drives a vector tier, or calls the scalar oracle.
 #include <algorithm>
 #include <memory>
+#include <vector>
 
 #include "common/parallel.h"
 #include "common/workspace.h"
@@ -145,33 +146,39 @@ class Direct {
         threads_(threads),
         inputs_(f.cin / f.groups),
         outputs_(f.cout / f.groups),
-        taps_(f.kernel[0] * f.kernel[1]) {
+        panels_(ceil_div(inputs_, k.width)) {
     plan_.problem = &f_;
+    for (size_t axis = 0; axis < 2; ++axis) {
+      const int64_t extent = axis == 0 ? f.height : f.width;
+      plan_.first[axis] = f.padding[axis] / f.stride[axis];
+      plan_.positions[axis] = (extent - 1 + f.padding[axis]) / f.stride[axis] - plan_.first[axis] + 1;
+      plan_.reach[axis] = (f.kernel[axis] - 1) * f.dilation[axis] / f.stride[axis];
+    }
+    plan_.pitch = plan_.positions[1] + plan_.reach[1];
     cut();
-    blocks_ = ceil_div(inputs_, plan_.channels);
-    plan_.kernel_block = up(plan_.channels * taps_, k.width) * outputs_;
-    plan_.products_line = line_length();
+    list_taps();
   }
 
   void run() {
-    Workspace<T> kernels(f_.groups * blocks_ * plan_.kernel_block);
+    plan_.kernel_group = panels_ * k_.width * outputs_ * f_.kernel[0] * f_.kernel[1];
+    Workspace<T> kernels(f_.groups * plan_.kernel_group);
     pack_kernels(kernels.data());
     plan_.kernels = kernels.data();
-    const int64_t image_parts = ceil_div(f_.images, plan_.images),
-                  row_parts = ceil_div(f_.height, plan_.rows);
+    const int64_t image_parts = ceil_div(f_.images, plan_.images);
+    const int64_t row_parts = ceil_div(plan_.positions[0], plan_.rows);
     const int64_t tasks = image_parts * row_parts * f_.groups;
     const int64_t wanted = threads_ == 1 ? 1 : ceil_div(tasks_per_thread * threads_, tasks);
-    const int64_t some = ceil_div(blocks_, std::min(blocks_, wanted)), block_parts = ceil_div(blocks_, some);
-    parallel_tasks(tasks * block_parts, threads_, [&] {
+    const int64_t some = ceil_div(panels_, std::min(panels_, wanted)), panel_parts = ceil_div(panels_, some);
+    parallel_tasks(tasks * panel_parts, threads_, [&] {
       const auto memory = std::make_shared<Scratch>(*this);
       return [&, memory](int64_t task) {
-        const int64_t block = task % block_parts * some, group = task / block_parts % f_.groups;
-        const int64_t part = task / block_parts / f_.groups;
+        const int64_t panel = task % panel_parts * some, group = task / panel_parts % f_.groups;
+        const int64_t part = task / panel_parts / f_.groups;
         const int64_t image = part / row_parts * plan_.images, row = part % row_parts * plan_.rows;
         k_.direct(plan_,
-                  {group, image, std::min(plan_.images, f_.images - image), row,
-                   std::min(plan_.rows, f_.height - row), block, std::min(some, blocks_ - block)},
-                  {memory->cotangents.data(), memory->products.data(), memory->lines.data()});
+                  {group, image, std::min(plan_.images, f_.images - image), plan_.first[0] + row,
+                   std::min(plan_.rows, plan_.positions[0] - row), panel, std::min(some, panels_ - panel)},
+                  {memory->cotangents.data(), memory->products.data(), memory->line.data()});
       };
     });
   }
@@ -179,59 +186,83 @@ class Direct {
  private:
   struct Scratch {
     explicit Scratch(const Direct& d)
-        : cotangents(up(d.columns(), d.k_.width) * d.outputs_),
-          products(up(d.columns(), d.k_.lanes) * d.plan_.channels * d.taps_),
-          lines(2 * d.f_.stride[1] * d.plan_.products_line) {}
-    Workspace<T> cotangents, products, lines;
+        : cotangents(d.outputs_ * d.plan_.channel + d.plan_.pitch + 4 * d.k_.width),
+          products(d.f_.stride[1] * d.k_.width * up(d.plan_.images * d.plane(), d.k_.lanes) + d.k_.width),
+          line(d.f_.stride[1] * up(d.plan_.positions[1], d.k_.lanes) + 2 * d.k_.lanes) {}
+    Workspace<T> cotangents, products, line;
   };
 
-  // Rows of cotangents that `rows` rows of the input can be reached from, at most.
-  int64_t reach(int64_t rows) const {
-    const int64_t span = rows - 1 + (f_.kernel[0] - 1) * f_.dilation[0];
-    return std::min(f_.out_height, span / f_.stride[0] + 1);
-  }
+  // Elements of one channel of one image of a task, with its padding.
+  int64_t plane() const { return (plan_.rows + plan_.reach[0]) * plan_.pitch; }
 
-  // Positions of a task, at most.
-  int64_t columns() const { return plan_.images * reach(plan_.rows) * f_.out_width; }
-
-  // Whole images up to some number of positions, or else rows of one; then channels by the size of their
-  // products.
+  // Whole images up to some number of positions, or else rows of one by the size of the cotangents.
   void cut() {
-    constexpr int64_t positions = 256, most_positions = 2048;
-    plan_.images = 1, plan_.rows = f_.height;
-    const int64_t whole = columns();
-    plan_.images = std::min(f_.images, std::max<int64_t>(1, positions / whole));
-    if (whole > most_positions)
-      plan_.rows = std::max<int64_t>(1, ceil_div(f_.height * most_positions, whole));
-    const int64_t bytes = columns() * taps_ * static_cast<int64_t>(sizeof(T));
-    plan_.channels = std::clamp<int64_t>(block_bytes / bytes, 1, inputs_);
+    constexpr int64_t positions = 256;
+    plan_.rows = plan_.positions[0];
+    plan_.images = std::clamp<int64_t>(positions / plane(), 1, f_.images);
+    const int64_t row_bytes = outputs_ * plan_.pitch * static_cast<int64_t>(sizeof(T));
+    if (plan_.rows * row_bytes > block_bytes) {
+      plan_.rows = std::clamp(block_bytes / row_bytes, std::min(plan_.rows, plan_.reach[0] + 1), plan_.rows);
+    }
+    plan_.channel = up(plan_.images * plane(), line_elements<T>) + line_elements<T>;
   }
 
-  int64_t line_length() const {
-    const int64_t stride = f_.stride[1], shift = (f_.kernel[1] - 1) * f_.dilation[1] / stride;
-    const int64_t read = ceil_div(f_.padding[1] + up(f_.width, k_.lanes), stride);
-    return up(std::max(f_.out_width + shift + k_.lanes, read), k_.lanes);
+  // The taps of every phase, in the order of the kernel.
+  void list_taps() {
+    const int64_t phases = f_.stride[0] * f_.stride[1];
+    const int64_t of_tap = panels_ * k_.width * outputs_;
+    for (int64_t phase = 0; phase < phases; ++phase) {
+      const int64_t before = static_cast<int64_t>(taps_.size());
+      for (int64_t tap = 0; tap < f_.kernel[0] * f_.kernel[1]; ++tap) {
+        const int64_t down = tap / f_.kernel[1] * f_.dilation[0],
+                      across = tap % f_.kernel[1] * f_.dilation[1];
+        if (down % f_.stride[0] * f_.stride[1] + across % f_.stride[1] != phase) continue;
+        taps_.push_back(tap);
+        offsets_.push_back((plan_.reach[0] - down / f_.stride[0]) * plan_.pitch + plan_.reach[1] -
+                           across / f_.stride[1]);
+      }
+      phases_.push_back({static_cast<int64_t>(taps_.size()) - before, nullptr, before * of_tap});
+    }
+    const int64_t* next = offsets_.data();
+    for (DirectPhase& phase : phases_) {
+      phase.offsets = next;
+      next += phase.taps;
+    }
+    plan_.phases = phases_.data();
   }
 
-  // Rows (input channel, tap) of every product, k-major.
   void pack_kernels(T* kernels) const {
-    const int64_t row = inputs_ * taps_;
-    parallel_tasks(f_.groups * blocks_, threads_, [&] {
+    parallel_tasks(f_.groups * panels_, threads_, [&] {
       return [&](int64_t task) {
-        const int64_t first = task % blocks_ * plan_.channels;
-        const int64_t count = std::min(plan_.channels, inputs_ - first) * taps_;
-        const T* from = f_.weight + task / blocks_ * outputs_ * row + first * taps_;
-        k_.pack({from, count, 0, 1, row}, 0, count, outputs_, kernels + task * plan_.kernel_block,
-                outputs_ * k_.width, k_.width, 0);
+        const int64_t group = task / panels_, panel = task % panels_;
+        const int64_t* tap = taps_.data();
+        for (const DirectPhase& phase : phases_) {
+          T* to =
+              kernels + group * plan_.kernel_group + phase.kernels + panel * outputs_ * phase.taps * k_.width;
+          for (int64_t o = 0; o < outputs_; ++o) {
+            for (int64_t t = 0; t < phase.taps; ++t, to += k_.width) {
+              pack_channels(group * outputs_ + o, panel * k_.width, tap[t], to);
+            }
+          }
+          tap += phase.taps;
+        }
       };
     });
+  }
+
+  // One tap of an output channel for a panel of input channels; zero beyond the last.
+  void pack_channels(int64_t output, int64_t first, int64_t tap, T* to) const {
+    const int64_t taps = f_.kernel[0] * f_.kernel[1];
+    const T* from = f_.weight + (output * inputs_ + first) * taps + tap;
+    for (int64_t i = 0; i < k_.width; ++i) to[i] = first + i < inputs_ ? from[i * taps] : 0;
   }
 
   const ConvInputGrad<T>& f_;
   const ConvInputKernels<T>& k_;
   const int threads_;
-  const int64_t inputs_, outputs_, taps_;
-  int64_t blocks_ = 0;
+  const int64_t inputs_, outputs_, panels_;
+  std::vector<int64_t> taps_, offsets_;
+  std::vector<DirectPhase> phases_;
   DirectPlan<T> plan_{};
 };
 

@@ -2,7 +2,6 @@
 #pragma once
 #include <cstdint>
 
-#include "common/pack.h"
 #include "conv_input_grad/conv_input_grad.h"
 
 namespace twophase {
@@ -42,25 +41,33 @@ struct WinogradKernels {
   void (*run)(const WinogradPlan<T>& plan, const WinogradTask<T>& task, const WinogradScratch<T>& scratch);
 };
 
-// Direct. Products of all taps for some images (or some rows of one) and `channels` input channels at a time.
+// Direct. Taps that meet in one phase of the stride: where they find their cotangents, and their kernels.
+struct DirectPhase {
+  int64_t taps;
+  const int64_t* offsets;
+  int64_t kernels;  // place of its kernels [panel][output][tap][panel's channel] among those of a group
+};
+
 template <class T>
 struct DirectPlan {
   const ConvInputGrad<T>* problem;
-  int64_t images, rows;   // of a task, at most
-  int64_t channels;       // of one product, at most
-  const T* kernels;       // a block of packed rows (channel, tap) per group and product
-  int64_t kernel_block;   // elements of it
-  int64_t products_line;  // elements of a line (there are stride + 1)
+  int64_t first[2], positions[2];  // positions j = (y + padding) / stride of the input, rounded down
+  int64_t reach[2];                // the most positions that a tap is away from j
+  int64_t pitch, channel;          // elements of a row and of a channel of the padded cotangents
+  int64_t images, rows;            // of a task, at most; rows are positions
+  const DirectPhase* phases;
+  const T* kernels;
+  int64_t kernel_group;  // elements
 };
 
 template <class T>
 struct DirectTask {
-  int64_t group, first_image, images, first_row, rows, first_block, blocks;
+  int64_t group, first_image, images, first_row, rows, first_panel, panels;
 };
 
 template <class T>
 struct DirectScratch {
-  T *cotangents, *products, *lines;
+  T *cotangents, *products, *line;
 };
 
 template <class T>
@@ -68,8 +75,6 @@ struct ConvInputKernels {
   int64_t width;                                // rows of a packed panel
   int64_t lanes;                                // elements of a register
   WinogradKernels<T> winograd, winograd_large;  // tiles of 2x2 and of 4x4 results
-  void (*pack)(const Rows<T>& source, int64_t first, int64_t count, int64_t depth, T* panels,
-               int64_t panel_stride, int64_t width, int64_t start);
   void (*direct)(const DirectPlan<T>& plan, const DirectTask<T>& task, const DirectScratch<T>& scratch);
 };
 

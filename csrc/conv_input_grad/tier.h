@@ -13,8 +13,7 @@ constexpr WinogradKernels<typename S::T> winograd_kernels() {
 
 template <class S>
 constexpr ConvInputKernels<typename S::T> conv_input_kernels() {
-  return {panel_width<S>, S::lanes,     winograd_kernels<S, F2>(), winograd_kernels<S, F4>(),
-          pack_rows<S>,   run_direct<S>};
+  return {panel_width<S>, S::lanes, winograd_kernels<S, F2>(), winograd_kernels<S, F4>(), run_direct<S>};
 }
 
 }  // namespace
