@@ -1,10 +1,10 @@
-// The direct pull-back: a correlation of the padded cotangents with the taps, for each phase of the stride;
+// The direct pull-back: a correlation of the padded cotangents with the taps, for each residue of the stride;
 // templates over a SIMD trait S.
 //
-// Input position y = stride j + phase - padding is reached by the taps u with u dilation = stride e + phase,
-// from output position j - e. In padded cotangents of one pitch that is a fixed offset per tap, so all
-// positions of an image, end to end, are the columns of one product; those in the padding between rows are
-// computed and dropped.
+// Input position y = stride r + residue is reached by the taps u for which residue + padding - u dilation is
+// stride times a whole number d, from output position r + d. Cotangents shifted by every such d across lie
+// end to end without gaps, so all positions of an image are the columns of one product over channels and
+// taps.
 #pragma once
 #include "common/tile.h"
 #include "conv_input_grad/kernels.h"
@@ -83,23 +83,26 @@ inline void tap_product(TapProduct<typename S::T> f, int64_t rows, int64_t colum
   }
 }
 
-// The rows of cotangents that a task needs, with zeros around them, channel by channel, image by image.
+// The rows of cotangents that a task needs, with zeros outside: per channel the copies shifted across, per
+// copy the images.
 template <class S>
 inline void pad_cotangents(const DirectPlan<typename S::T>& plan, const DirectTask<typename S::T>& task,
-                           typename S::T* to, int64_t channel) {
+                           typename S::T* to) {
   const ConvInputGrad<typename S::T>& f = *plan.problem;
-  const int64_t outputs = f.cout / f.groups, lines = task.rows + plan.reach[0];
-  const int64_t top = task.first_row - plan.reach[0], left = plan.first[1] - plan.reach[1];
-  const int64_t zeros = larger(0, -left), skipped = larger(0, left);
-  for (int64_t o = 0; o < outputs; ++o, to += channel) {
-    typename S::T* line = to;
-    for (int64_t b = 0; b < task.images; ++b) {
-      const typename S::T* g = f.g + (task.first_image + b) * f.g_image +
-                               (task.group * outputs + o) * f.out_height * f.out_width + skipped;
-      for (int64_t y = top; y < top + lines; ++y, line += plan.pitch) {
-        const bool inside = y >= 0 && y < f.out_height;
-        copy_padded<S>(g + (inside ? y * f.out_width : 0), inside ? f.out_width - skipped : 0, zeros,
-                       plan.pitch, line);
+  const int64_t outputs = f.cout / f.groups, top = task.first_row + plan.first_shift;
+  for (int64_t o = 0; o < outputs; ++o, to += plan.channel) {
+    for (int64_t copy = 0; copy < plan.copies; ++copy) {
+      const int64_t shift = plan.shifts[copy], skipped = larger(0, shift);
+      const int64_t zeros = smaller(larger(0, -shift), plan.pitch);
+      typename S::T* line = to + copy * plan.copy;
+      for (int64_t b = 0; b < task.images; ++b) {
+        const typename S::T* g = f.g + (task.first_image + b) * f.g_image +
+                                 (task.group * outputs + o) * f.out_height * f.out_width + skipped;
+        for (int64_t y = top; y < top + task.rows + plan.span; ++y, line += plan.pitch) {
+          const bool inside = y >= 0 && y < f.out_height;
+          copy_padded<S>(g + (inside ? y * f.out_width : 0), inside ? f.out_width - skipped : 0, zeros,
+                         plan.pitch, line);
+        }
       }
     }
   }
@@ -122,27 +125,41 @@ inline void join_lines(const typename S::T* lines, int64_t step, int64_t length,
     for (int64_t j = 0; j < length; ++j) joined[j * count + r] = lines[r * step + j];
 }
 
-// Rows of the result in vertical phase `phase` for one panel of input channels, from the products of all
-// horizontal phases.
+// Where the products of a task's images lie: end to end with the rows between them, or one by one.
+struct DirectColumns {
+  int64_t products, columns;  // how many products of how many columns
+  int64_t image, stride;      // columns between images, and of a row
+};
+
 template <class S>
-inline void put_phase(const DirectPlan<typename S::T>& plan, const DirectTask<typename S::T>& task,
-                      int64_t phase, int64_t channel, int64_t channels,
-                      const DirectScratch<typename S::T>& scratch, int64_t stride) {
+inline DirectColumns columns_of(int64_t images, int64_t useful, int64_t between) {
+  constexpr int64_t lanes = S::lanes;
+  const int64_t rounded = (useful + lanes - 1) / lanes * lanes,
+                stacked = images * (useful + between) - between;
+  if (images * rounded <= stacked) return {images, useful, rounded, images * rounded};
+  return {1, stacked, useful + between, (stacked + lanes - 1) / lanes * lanes};
+}
+
+// Rows of the result with vertical residue `residue` for one panel of input channels, from the products of
+// all horizontal residues.
+template <class S>
+inline void put_residue(const DirectPlan<typename S::T>& plan, const DirectTask<typename S::T>& task,
+                        int64_t residue, int64_t channel, int64_t channels,
+                        const DirectScratch<typename S::T>& scratch, const DirectColumns& columns) {
   const ConvInputGrad<typename S::T>& f = *plan.problem;
-  const int64_t step = f.stride[1], shift = f.padding[1] - plan.first[1] * step;
+  const int64_t step = f.stride[1];
   for (int64_t b = 0; b < task.images; ++b) {
     for (int64_t i = 0; i < channels; ++i) {
       typename S::T* out = f.out + (task.first_image + b) * f.out_image + (channel + i) * f.height * f.width;
       for (int64_t r = 0; r < task.rows; ++r) {
-        const int64_t y = (task.first_row + r) * f.stride[0] + phase - f.padding[0];
-        if (y < 0 || y >= f.height) continue;
-        const typename S::T* row =
-            scratch.products + i * stride + (b * (task.rows + plan.reach[0]) + r) * plan.pitch;
+        const int64_t y = (task.first_row + r) * f.stride[0] + residue;
+        if (y >= f.height) continue;
+        const typename S::T* row = scratch.products + i * columns.stride + b * columns.image + r * plan.pitch;
         if (step > 1) {
-          join_lines<S>(row, panel_width<S> * stride, plan.pitch - plan.reach[1], step, scratch.line);
+          join_lines<S>(row, panel_width<S> * columns.stride, plan.pitch, step, scratch.line);
           row = scratch.line;
         }
-        put_row<S>(row + shift, f.width, out + y * f.width, f.add);
+        put_row<S>(row, f.width, out + y * f.width, f.add);
       }
     }
   }
@@ -154,21 +171,25 @@ inline void run_direct(const DirectPlan<typename S::T>& plan, const DirectTask<t
   constexpr int64_t width = panel_width<S>;
   const ConvInputGrad<typename S::T>& f = *plan.problem;
   const int64_t inputs = f.cin / f.groups, outputs = f.cout / f.groups;
-  const int64_t plane = (task.rows + plan.reach[0]) * plan.pitch;
-  const int64_t columns = task.images * plane - plan.reach[0] * plan.pitch;
-  const int64_t stride = (columns + S::lanes - 1) / S::lanes * S::lanes;
-  pad_cotangents<S>(plan, task, scratch.cotangents, plan.channel);
+  const int64_t useful = task.rows * plan.pitch, between = plan.span * plan.pitch;
+  const DirectColumns columns = columns_of<S>(task.images, useful, between);
+  pad_cotangents<S>(plan, task, scratch.cotangents);
   for (int64_t panel = task.first_panel; panel < task.first_panel + task.panels; ++panel) {
     const int64_t first = panel * width, channels = smaller(width, inputs - first);
     for (int64_t vertical = 0; vertical < f.stride[0]; ++vertical) {
       for (int64_t horizontal = 0; horizontal < f.stride[1]; ++horizontal) {
-        const DirectPhase& phase = plan.phases[vertical * f.stride[1] + horizontal];
-        const typename S::T* kernels = plan.kernels + task.group * plan.kernel_group + phase.kernels +
-                                       panel * outputs * phase.taps * width;
-        tap_product<S>({kernels, scratch.cotangents, plan.channel, outputs, phase.offsets, phase.taps},
-                       channels, columns, scratch.products + horizontal * width * stride, stride);
+        const DirectTaps& taps = plan.taps[vertical * f.stride[1] + horizontal];
+        const typename S::T* kernels = plan.kernels + task.group * plan.kernel_group + taps.kernels +
+                                       panel * outputs * taps.count * width;
+        for (int64_t b = 0; b < columns.products; ++b) {
+          const typename S::T* cotangents = scratch.cotangents + b * (useful + between);
+          typename S::T* products =
+              scratch.products + horizontal * width * columns.stride + b * columns.image;
+          tap_product<S>({kernels, cotangents, plan.channel, outputs, taps.offsets, taps.count}, channels,
+                         columns.columns, products, columns.stride);
+        }
       }
-      put_phase<S>(plan, task, vertical, task.group * inputs + first, channels, scratch, stride);
+      put_residue<S>(plan, task, vertical, task.group * inputs + first, channels, scratch, columns);
     }
   }
 }

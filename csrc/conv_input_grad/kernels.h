@@ -41,9 +41,9 @@ struct WinogradKernels {
   void (*run)(const WinogradPlan<T>& plan, const WinogradTask<T>& task, const WinogradScratch<T>& scratch);
 };
 
-// Direct. Taps that meet in one phase of the stride: where they find their cotangents, and their kernels.
-struct DirectPhase {
-  int64_t taps;
+// Direct. The taps of one residue of the stride: where they find their cotangents, and their kernels.
+struct DirectTaps {
+  int64_t count;
   const int64_t* offsets;
   int64_t kernels;  // place of its kernels [panel][output][tap][panel's channel] among those of a group
 };
@@ -51,11 +51,15 @@ struct DirectPhase {
 template <class T>
 struct DirectPlan {
   const ConvInputGrad<T>* problem;
-  int64_t first[2], positions[2];  // positions j = (y + padding) / stride of the input, rounded down
-  int64_t reach[2];                // the most positions that a tap is away from j
-  int64_t pitch, channel;          // elements of a row and of a channel of the padded cotangents
-  int64_t images, rows;            // of a task, at most; rows are positions
-  const DirectPhase* phases;
+  int64_t positions;       // rows of the input of one residue
+  int64_t first_shift;     // least and largest difference of rows of
+  int64_t span;            // cotangents and of the input: the least, and how far the largest is from it
+  int64_t copies;          // of the cotangents, each shifted across by
+  const int64_t* shifts;   // this
+  int64_t pitch;           // elements of a row of a copy: columns of the input of one residue
+  int64_t copy, channel;   // elements of a copy and of all copies of a channel
+  int64_t images, rows;    // of a task, at most; rows of one residue
+  const DirectTaps* taps;  // per residue (vertical, horizontal)
   const T* kernels;
   int64_t kernel_group;  // elements
 };
