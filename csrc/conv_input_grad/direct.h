@@ -66,20 +66,40 @@ inline void tap_columns(const TapProduct<typename S::T>& f, int64_t rows, int64_
   }
 }
 
+// Where the products of a task's images lie: end to end with the rows between them, or one by one.
+struct DirectColumns {
+  int64_t products, columns;  // how many products of how many columns
+  int64_t image, stride;      // columns between images, and of a row
+  int64_t plane;              // cotangents between images
+};
+
+template <class S>
+inline DirectColumns columns_of(int64_t images, int64_t useful, int64_t between) {
+  constexpr int64_t lanes = S::lanes;
+  const int64_t rounded = (useful + lanes - 1) / lanes * lanes,
+                stacked = images * (useful + between) - between;
+  if (images * rounded <= stacked) return {images, useful, rounded, images * rounded, useful + between};
+  return {1, stacked, useful + between, (stacked + lanes - 1) / lanes * lanes, useful + between};
+}
+
 // products[row][column] for one panel of input channels, summed in registers over some outputs at a time.
 template <class S>
-inline void tap_product(TapProduct<typename S::T> f, int64_t rows, int64_t columns, typename S::T* products,
-                        int64_t stride) {
+inline void tap_product(TapProduct<typename S::T> f, int64_t rows, const DirectColumns& c,
+                        typename S::T* products) {
   const int64_t all = f.outputs, some = larger(1, tap_depth / larger(1, f.taps));
+  const typename S::T* cotangents = f.cotangents;
   for (int64_t o = 0; o < all; o += some) {
     f.outputs = smaller(some, all - o);
-    if (o == 0) {
-      tap_columns<S, S::vectors>(f, rows, 0, columns, StorePadded<S, false>{products, stride});
-    } else {
-      tap_columns<S, S::vectors>(f, rows, 0, columns, StorePadded<S, true>{products, stride});
+    for (int64_t b = 0; b < c.products; ++b) {
+      typename S::T* to = products + b * c.image;
+      f.cotangents = cotangents + o * f.channel + b * c.plane;
+      if (o == 0) {
+        tap_columns<S, S::vectors>(f, rows, 0, c.columns, StorePadded<S, false>{to, c.stride});
+      } else {
+        tap_columns<S, S::vectors>(f, rows, 0, c.columns, StorePadded<S, true>{to, c.stride});
+      }
     }
     f.kernels += f.outputs * f.taps * panel_width<S>;
-    f.cotangents += f.outputs * f.channel;
   }
 }
 
@@ -125,21 +145,6 @@ inline void join_lines(const typename S::T* lines, int64_t step, int64_t length,
     for (int64_t j = 0; j < length; ++j) joined[j * count + r] = lines[r * step + j];
 }
 
-// Where the products of a task's images lie: end to end with the rows between them, or one by one.
-struct DirectColumns {
-  int64_t products, columns;  // how many products of how many columns
-  int64_t image, stride;      // columns between images, and of a row
-};
-
-template <class S>
-inline DirectColumns columns_of(int64_t images, int64_t useful, int64_t between) {
-  constexpr int64_t lanes = S::lanes;
-  const int64_t rounded = (useful + lanes - 1) / lanes * lanes,
-                stacked = images * (useful + between) - between;
-  if (images * rounded <= stacked) return {images, useful, rounded, images * rounded};
-  return {1, stacked, useful + between, (stacked + lanes - 1) / lanes * lanes};
-}
-
 // Rows of the result with vertical residue `residue` for one panel of input channels, from the products of
 // all horizontal residues.
 template <class S>
@@ -171,8 +176,7 @@ inline void run_direct(const DirectPlan<typename S::T>& plan, const DirectTask<t
   constexpr int64_t width = panel_width<S>;
   const ConvInputGrad<typename S::T>& f = *plan.problem;
   const int64_t inputs = f.cin / f.groups, outputs = f.cout / f.groups;
-  const int64_t useful = task.rows * plan.pitch, between = plan.span * plan.pitch;
-  const DirectColumns columns = columns_of<S>(task.images, useful, between);
+  const DirectColumns columns = columns_of<S>(task.images, task.rows * plan.pitch, plan.span * plan.pitch);
   pad_cotangents<S>(plan, task, scratch.cotangents);
   for (int64_t panel = task.first_panel; panel < task.first_panel + task.panels; ++panel) {
     const int64_t first = panel * width, channels = smaller(width, inputs - first);
@@ -181,13 +185,8 @@ inline void run_direct(const DirectPlan<typename S::T>& plan, const DirectTask<t
         const DirectTaps& taps = plan.taps[vertical * f.stride[1] + horizontal];
         const typename S::T* kernels = plan.kernels + task.group * plan.kernel_group + taps.kernels +
                                        panel * outputs * taps.count * width;
-        for (int64_t b = 0; b < columns.products; ++b) {
-          const typename S::T* cotangents = scratch.cotangents + b * (useful + between);
-          typename S::T* products =
-              scratch.products + horizontal * width * columns.stride + b * columns.image;
-          tap_product<S>({kernels, cotangents, plan.channel, outputs, taps.offsets, taps.count}, channels,
-                         columns.columns, products, columns.stride);
-        }
+        tap_product<S>({kernels, scratch.cotangents, plan.channel, outputs, taps.offsets, taps.count},
+                       channels, columns, scratch.products + horizontal * width * columns.stride);
       }
       put_residue<S>(plan, task, vertical, task.group * inputs + first, channels, scratch, columns);
     }
