@@ -298,12 +298,12 @@ ConvInputGrad<T> pull_back(py::array& out, const py::array& g, const py::array& 
 }
 
 void conv_input_grad_binding(py::array out, const py::array& g, const py::array& weight,
-                             const std::vector<int64_t>& geometry, bool add, const std::string& isa,
-                             int threads) {
+                             const std::vector<int64_t>& geometry, bool add, bool large_tiles,
+                             const std::string& isa, int threads) {
   with_element_type(out, [&](auto zero) {
     using T = decltype(zero);
     ConvInputGrad<T> problem = pull_back<T>(out, g, weight, geometry);
-    problem.add = add;
+    problem.add = add, problem.large_tiles = large_tiles;
     const Isa tier = parse_isa(isa);
     const py::gil_scoped_release unlocked;
     conv_input_grad(problem, tier, threads);

@@ -4,11 +4,15 @@
 //                     + sum over o, u, v of g(b, o, r, c) weight(o, i - first channel of o's group, u, v)
 //                       where r stride + u dilation - padding = y and c stride + v dilation - padding = x
 //
-// Winograd: 3x3 kernels with stride, dilation and groups 1 and padding up to 2. Tiles of 2x2 results from 16
-// products instead of 36, with the transforms of F(2x2, 3x3), whose only constants are 1 and 1/2: its
-// rounding error is like that of the plain sum. An infinite or NaN cotangent spoils the tiles that contain
-// it. Direct: everything else. The products of all taps, then their sum at the places where they belong. 2 B
-// Cout (Cin / groups) taps positions FLOPs when direct, 4/9 of it (of whole tiles) by Winograd.
+// Winograd: 3x3 kernels with stride, dilation and groups 1 and padding up to 2, unless the input channels are
+// few and the output channels many. Tiles of 2x2 results from 16 products instead of 36, with the transforms
+// of F(2x2, 3x3), whose only constants are 1 and 1/2: its rounding error is like that of the plain sum. With
+// `large_tiles`, where that is less work, tiles of 4x4 results from 36 products instead of 144, at 2 to 4
+// times the rounding error. An infinite or NaN cotangent spoils the tiles that contain it.
+//
+// Direct: everything else. The products of all taps, then their sum at the places where they belong.
+//
+// 2 B Cout (Cin / groups) taps positions FLOPs when direct; 4/9 or 1/4 of it, of whole tiles, by Winograd.
 //
 // Element types float and double, sums in that type, the order fixed by the shapes: neither blocks nor
 // threads change a bit.
@@ -30,6 +34,7 @@ struct ConvInputGrad {
   T* out;           // [images, cin, height, width], an image contiguous
   int64_t out_image;
   bool add;
+  bool large_tiles;
 };
 
 template <class T>

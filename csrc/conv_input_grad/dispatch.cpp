@@ -1,6 +1,8 @@
 // Chooses the method, cuts the problem into tasks and drives a vector tier, or calls the scalar oracle.
 #include <algorithm>
 #include <memory>
+#include <set>
+#include <vector>
 
 #include "common/parallel.h"
 #include "common/workspace.h"
@@ -22,29 +24,45 @@ const ConvInputKernels<double>& kernels_of(Isa isa, double) {
 int64_t ceil_div(int64_t size, int64_t by) { return (size + by - 1) / by; }
 int64_t up(int64_t size, int64_t to) { return ceil_div(size, to) * to; }
 
-constexpr int64_t block_bytes = int64_t{512}
-                                << 10;  // of the scratch that a task goes through again and again
-constexpr int64_t least_tiles = 64;     // fewer do not repay reading the kernels
+constexpr int64_t block_bytes = int64_t{512} << 10;  // of the scratch that a task goes through again
+constexpr int64_t large_kernels = int64_t{8}
+                                  << 20;  // bytes that every task reads from memory, not from a cache
 constexpr int64_t tasks_per_thread = 4;
 
 // Planes and rows whose distance is a power of two would fall into the same places of the caches.
 template <class T>
 constexpr int64_t line_elements = 64 / static_cast<int64_t>(sizeof(T));
 
+// Where few input channels stand against many output channels the transforms of these take longer than the
+// products that they save (measured with 1 to 16 and 1 to 64 channels).
 template <class T>
 bool takes_winograd(const ConvInputGrad<T>& f) {
   for (size_t axis = 0; axis < 2; ++axis) {
     if (f.kernel[axis] != 3 || f.stride[axis] != 1 || f.dilation[axis] != 1 || f.padding[axis] > 2)
       return false;
   }
-  return f.groups == 1;
+  return f.groups == 1 && (f.cin > 4 || f.cout < 4 * f.cin);
+}
+
+// Work for one pair of channels: products at every place of all tiles, and making and reading the kernel
+// there, which takes as long as 400 products (measured with 256 and 512 channels).
+template <class T>
+int64_t work_of(const ConvInputGrad<T>& f, const WinogradKernels<T>& w) {
+  const int64_t tiles = f.images * ceil_div(f.height, w.results) * ceil_div(f.width, w.results);
+  return (tiles + 400) * w.points * w.points;
+}
+
+template <class T>
+const WinogradKernels<T>& winograd_of(const ConvInputGrad<T>& f, const ConvInputKernels<T>& k) {
+  const bool less = work_of(f, k.winograd_large) < work_of(f, k.winograd);
+  return f.large_tiles && less ? k.winograd_large : k.winograd;
 }
 
 template <class T>
 class Winograd {
  public:
   Winograd(const ConvInputGrad<T>& f, const ConvInputKernels<T>& k, int threads)
-      : f_(f), k_(k), w_(k.winograd), threads_(threads), panels_(ceil_div(f.cin, k.width)) {
+      : f_(f), k_(k), w_(winograd_of(f, k)), threads_(threads), panels_(ceil_div(f.cin, k.width)) {
     plan_.problem = &f_;
     plan_.down = ceil_div(f.height, w_.results), plan_.across = ceil_div(f.width, w_.results);
     plan_.kernel_plane = panels_ * k.width * f.cout + line_elements<T>;
@@ -86,15 +104,18 @@ class Winograd {
 
   int64_t places() const { return w_.points * w_.points; }
 
-  // Rows of tiles by the size of their scratch; where these are too few tasks for the threads, parts of the
-  // input channels.
+  // Rows of tiles by the size of their scratch, about equally many for every task; where these are fewer
+  // tasks than threads, parts of the input channels.
   void cut() {
     const int64_t bytes = places() * (f_.cin + f_.cout) * static_cast<int64_t>(sizeof(T));
-    const int64_t tiles = std::max(least_tiles, block_bytes / bytes), all_rows = f_.images * plan_.down;
-    const int64_t wanted = tasks_per_thread * threads_;
-    const int64_t most = std::max(ceil_div(all_rows, wanted), ceil_div(least_tiles, plan_.across));
-    plan_.rows = std::max<int64_t>(1, std::min({tiles / plan_.across, most, all_rows}));
-    const int64_t parts = threads_ == 1 ? 1 : ceil_div(wanted, ceil_div(all_rows, plan_.rows));
+    const int64_t kernel_bytes = places() * plan_.kernel_plane * static_cast<int64_t>(sizeof(T));
+    const int64_t least_tiles = kernel_bytes > large_kernels ? 160 : 32, all_rows = f_.images * plan_.down;
+    const int64_t tiles = std::max(least_tiles, block_bytes / bytes);
+    const int64_t most = std::max<int64_t>(1, tiles / plan_.across),
+                  least = ceil_div(least_tiles, plan_.across);
+    const int64_t even = up(ceil_div(all_rows, most), threads_);
+    plan_.rows = std::max(ceil_div(all_rows, even), std::min(least, all_rows));
+    const int64_t parts = ceil_div(threads_, ceil_div(all_rows, plan_.rows));
     plan_.channels = std::min(f_.cin, ceil_div(panels_, parts) * k_.width);
   }
 
@@ -126,33 +147,37 @@ class Direct {
         threads_(threads),
         inputs_(f.cin / f.groups),
         outputs_(f.cout / f.groups),
-        taps_(f.kernel[0] * f.kernel[1]) {
+        panels_(ceil_div(inputs_, k.width)) {
     plan_.problem = &f_;
+    plan_.positions = ceil_div(f.height, f.stride[0]), plan_.pitch = ceil_div(f.width, f.stride[1]);
+    const std::vector<int64_t> down = shifts_of(0);
+    shifts_ = shifts_of(1);
+    plan_.first_shift = down.front(), plan_.span = down.back() - down.front();
+    plan_.copies = static_cast<int64_t>(shifts_.size()), plan_.shifts = shifts_.data();
     cut();
-    blocks_ = ceil_div(inputs_, plan_.channels);
-    plan_.kernel_block = up(plan_.channels * taps_, k.width) * outputs_;
-    plan_.products_line = line_length();
+    list_taps();
   }
 
   void run() {
-    Workspace<T> kernels(f_.groups * blocks_ * plan_.kernel_block);
+    plan_.kernel_group = panels_ * k_.width * outputs_ * f_.kernel[0] * f_.kernel[1];
+    Workspace<T> kernels(f_.groups * plan_.kernel_group);
     pack_kernels(kernels.data());
     plan_.kernels = kernels.data();
-    const int64_t image_parts = ceil_div(f_.images, plan_.images),
-                  row_parts = ceil_div(f_.height, plan_.rows);
+    const int64_t image_parts = ceil_div(f_.images, plan_.images);
+    const int64_t row_parts = ceil_div(plan_.positions, plan_.rows);
     const int64_t tasks = image_parts * row_parts * f_.groups;
     const int64_t wanted = threads_ == 1 ? 1 : ceil_div(tasks_per_thread * threads_, tasks);
-    const int64_t some = ceil_div(blocks_, std::min(blocks_, wanted)), block_parts = ceil_div(blocks_, some);
-    parallel_tasks(tasks * block_parts, threads_, [&] {
+    const int64_t some = ceil_div(panels_, std::min(panels_, wanted)), panel_parts = ceil_div(panels_, some);
+    parallel_tasks(tasks * panel_parts, threads_, [&] {
       const auto memory = std::make_shared<Scratch>(*this);
       return [&, memory](int64_t task) {
-        const int64_t block = task % block_parts * some, group = task / block_parts % f_.groups;
-        const int64_t part = task / block_parts / f_.groups;
+        const int64_t panel = task % panel_parts * some, group = task / panel_parts % f_.groups;
+        const int64_t part = task / panel_parts / f_.groups;
         const int64_t image = part / row_parts * plan_.images, row = part % row_parts * plan_.rows;
         k_.direct(plan_,
                   {group, image, std::min(plan_.images, f_.images - image), row,
-                   std::min(plan_.rows, f_.height - row), block, std::min(some, blocks_ - block)},
-                  {memory->cotangents.data(), memory->products.data(), memory->lines.data()});
+                   std::min(plan_.rows, plan_.positions - row), panel, std::min(some, panels_ - panel)},
+                  {memory->cotangents.data(), memory->products.data(), memory->line.data()});
       };
     });
   }
@@ -160,59 +185,108 @@ class Direct {
  private:
   struct Scratch {
     explicit Scratch(const Direct& d)
-        : cotangents(up(d.columns(), d.k_.width) * d.outputs_),
-          products(up(d.columns(), d.k_.lanes) * d.plan_.channels * d.taps_),
-          lines(2 * d.f_.stride[1] * d.plan_.products_line) {}
-    Workspace<T> cotangents, products, lines;
+        : cotangents(d.outputs_ * d.plan_.channel + 4 * d.k_.width),
+          products(d.f_.stride[1] * d.k_.width * d.plan_.images * up(d.plane(), d.k_.lanes) + d.k_.width),
+          line(d.f_.stride[1] * up(d.plan_.pitch, d.k_.lanes) + d.k_.lanes) {}
+    Workspace<T> cotangents, products, line;
   };
 
-  // Rows of cotangents that `rows` rows of the input can be reached from, at most.
-  int64_t reach(int64_t rows) const {
-    const int64_t span = rows - 1 + (f_.kernel[0] - 1) * f_.dilation[0];
-    return std::min(f_.out_height, span / f_.stride[0] + 1);
+  // Elements of one copy of one channel of one image of a task.
+  int64_t plane() const { return (plan_.rows + plan_.span) * plan_.pitch; }
+
+  // Output position minus input position, in steps of the stride, for a tap that reaches this residue;
+  // `reaches` says whether it does.
+  int64_t shift(size_t axis, int64_t residue, int64_t tap) const {
+    return (residue + f_.padding[axis] - tap * f_.dilation[axis]) / f_.stride[axis];
+  }
+  bool reaches(size_t axis, int64_t residue, int64_t tap) const {
+    return (residue + f_.padding[axis] - tap * f_.dilation[axis]) % f_.stride[axis] == 0;
   }
 
-  // Positions of a task, at most.
-  int64_t columns() const { return plan_.images * reach(plan_.rows) * f_.out_width; }
+  // All shifts along an axis, ascending; one residue of each tap has one.
+  std::vector<int64_t> shifts_of(size_t axis) const {
+    std::set<int64_t> found;
+    for (int64_t tap = 0; tap < f_.kernel[axis]; ++tap) {
+      for (int64_t residue = 0; residue < f_.stride[axis]; ++residue) {
+        if (reaches(axis, residue, tap)) found.insert(shift(axis, residue, tap));
+      }
+    }
+    return {found.begin(), found.end()};
+  }
 
-  // Whole images up to some number of positions, or else rows of one; then channels by the size of their
-  // products.
+  // Whole images up to some number of positions, or else rows of one by the size of the cotangents.
   void cut() {
-    constexpr int64_t positions = 256, most_positions = 2048;
-    plan_.images = 1, plan_.rows = f_.height;
-    const int64_t whole = columns();
-    plan_.images = std::min(f_.images, std::max<int64_t>(1, positions / whole));
-    if (whole > most_positions)
-      plan_.rows = std::max<int64_t>(1, ceil_div(f_.height * most_positions, whole));
-    const int64_t bytes = columns() * taps_ * static_cast<int64_t>(sizeof(T));
-    plan_.channels = std::clamp<int64_t>(block_bytes / bytes, 1, inputs_);
+    constexpr int64_t positions = 256;
+    plan_.rows = plan_.positions;
+    plan_.images = std::clamp<int64_t>(positions / plane(), 1, f_.images);
+    const int64_t row_bytes = outputs_ * plan_.copies * plan_.pitch * static_cast<int64_t>(sizeof(T));
+    if (plan_.rows * row_bytes > block_bytes) {
+      plan_.rows = std::clamp(block_bytes / row_bytes, std::min(plan_.rows, plan_.span + 1), plan_.rows);
+    }
+    plan_.copy = up(plan_.images * plane(), line_elements<T>) + line_elements<T>;
+    plan_.channel = plan_.copies * plan_.copy;
   }
 
-  int64_t line_length() const {
-    const int64_t stride = f_.stride[1], shift = (f_.kernel[1] - 1) * f_.dilation[1] / stride;
-    const int64_t read = ceil_div(f_.padding[1] + up(f_.width, k_.lanes), stride);
-    return up(std::max(f_.out_width + shift + k_.lanes, read), k_.lanes);
+  // The taps of every residue, in the order of the kernel.
+  void list_taps() {
+    const int64_t of_tap = panels_ * k_.width * outputs_;
+    for (int64_t vertical = 0; vertical < f_.stride[0]; ++vertical) {
+      for (int64_t horizontal = 0; horizontal < f_.stride[1]; ++horizontal) {
+        const int64_t before = static_cast<int64_t>(taps_.size());
+        for (int64_t tap = 0; tap < f_.kernel[0] * f_.kernel[1]; ++tap) {
+          add_tap(vertical, horizontal, tap / f_.kernel[1], tap % f_.kernel[1]);
+        }
+        residues_.push_back({static_cast<int64_t>(taps_.size()) - before, nullptr, before * of_tap});
+      }
+    }
+    const int64_t* next = offsets_.data();
+    for (DirectTaps& taps : residues_) {
+      taps.offsets = next;
+      next += taps.count;
+    }
+    plan_.taps = residues_.data();
   }
 
-  // Rows (input channel, tap) of every product, k-major.
+  void add_tap(int64_t vertical, int64_t horizontal, int64_t u, int64_t v) {
+    if (!reaches(0, vertical, u) || !reaches(1, horizontal, v)) return;
+    const auto copy =
+        std::lower_bound(shifts_.begin(), shifts_.end(), shift(1, horizontal, v)) - shifts_.begin();
+    taps_.push_back(u * f_.kernel[1] + v);
+    offsets_.push_back(copy * plan_.copy + (shift(0, vertical, u) - plan_.first_shift) * plan_.pitch);
+  }
+
   void pack_kernels(T* kernels) const {
-    const int64_t row = inputs_ * taps_;
-    parallel_tasks(f_.groups * blocks_, threads_, [&] {
+    parallel_tasks(f_.groups * panels_, threads_, [&] {
       return [&](int64_t task) {
-        const int64_t first = task % blocks_ * plan_.channels;
-        const int64_t count = std::min(plan_.channels, inputs_ - first) * taps_;
-        const T* from = f_.weight + task / blocks_ * outputs_ * row + first * taps_;
-        k_.pack({from, count, 0, 1, row}, 0, count, outputs_, kernels + task * plan_.kernel_block,
-                outputs_ * k_.width, k_.width, 0);
+        const int64_t group = task / panels_, panel = task % panels_;
+        const int64_t* tap = taps_.data();
+        for (const DirectTaps& taps : residues_) {
+          T* to =
+              kernels + group * plan_.kernel_group + taps.kernels + panel * outputs_ * taps.count * k_.width;
+          for (int64_t o = 0; o < outputs_; ++o) {
+            for (int64_t t = 0; t < taps.count; ++t, to += k_.width) {
+              pack_channels(group * outputs_ + o, panel * k_.width, tap[t], to);
+            }
+          }
+          tap += taps.count;
+        }
       };
     });
+  }
+
+  // One tap of an output channel for a panel of input channels; zero beyond the last.
+  void pack_channels(int64_t output, int64_t first, int64_t tap, T* to) const {
+    const int64_t taps = f_.kernel[0] * f_.kernel[1];
+    const T* from = f_.weight + (output * inputs_ + first) * taps + tap;
+    for (int64_t i = 0; i < k_.width; ++i) to[i] = first + i < inputs_ ? from[i * taps] : 0;
   }
 
   const ConvInputGrad<T>& f_;
   const ConvInputKernels<T>& k_;
   const int threads_;
-  const int64_t inputs_, outputs_, taps_;
-  int64_t blocks_ = 0;
+  const int64_t inputs_, outputs_, panels_;
+  std::vector<int64_t> shifts_, taps_, offsets_;
+  std::vector<DirectTaps> residues_;
   DirectPlan<T> plan_{};
 };
 

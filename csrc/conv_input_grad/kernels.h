@@ -2,7 +2,6 @@
 #pragma once
 #include <cstdint>
 
-#include "common/pack.h"
 #include "conv_input_grad/conv_input_grad.h"
 
 namespace twophase {
@@ -42,34 +41,44 @@ struct WinogradKernels {
   void (*run)(const WinogradPlan<T>& plan, const WinogradTask<T>& task, const WinogradScratch<T>& scratch);
 };
 
-// Direct. Products of all taps for some images (or some rows of one) and `channels` input channels at a time.
+// Direct. The taps of one residue of the stride: where they find their cotangents, and their kernels.
+struct DirectTaps {
+  int64_t count;
+  const int64_t* offsets;
+  int64_t kernels;  // place of its kernels [panel][output][tap][panel's channel] among those of a group
+};
+
 template <class T>
 struct DirectPlan {
   const ConvInputGrad<T>* problem;
-  int64_t images, rows;   // of a task, at most
-  int64_t channels;       // of one product, at most
-  const T* kernels;       // a block of packed rows (channel, tap) per group and product
-  int64_t kernel_block;   // elements of it
-  int64_t products_line;  // elements of a line (there are stride + 1)
+  int64_t positions;       // rows of the input of one residue
+  int64_t first_shift;     // least and largest difference of rows of
+  int64_t span;            // cotangents and of the input: the least, and how far the largest is from it
+  int64_t copies;          // of the cotangents, each shifted across by
+  const int64_t* shifts;   // this
+  int64_t pitch;           // elements of a row of a copy: columns of the input of one residue
+  int64_t copy, channel;   // elements of a copy and of all copies of a channel
+  int64_t images, rows;    // of a task, at most; rows of one residue
+  const DirectTaps* taps;  // per residue (vertical, horizontal)
+  const T* kernels;
+  int64_t kernel_group;  // elements
 };
 
 template <class T>
 struct DirectTask {
-  int64_t group, first_image, images, first_row, rows, first_block, blocks;
+  int64_t group, first_image, images, first_row, rows, first_panel, panels;
 };
 
 template <class T>
 struct DirectScratch {
-  T *cotangents, *products, *lines;
+  T *cotangents, *products, *line;
 };
 
 template <class T>
 struct ConvInputKernels {
-  int64_t width;  // rows of a packed panel
-  int64_t lanes;  // elements of a register
-  WinogradKernels<T> winograd;
-  void (*pack)(const Rows<T>& source, int64_t first, int64_t count, int64_t depth, T* panels,
-               int64_t panel_stride, int64_t width, int64_t start);
+  int64_t width;                                // rows of a packed panel
+  int64_t lanes;                                // elements of a register
+  WinogradKernels<T> winograd, winograd_large;  // tiles of 2x2 and of 4x4 results
   void (*direct)(const DirectPlan<T>& plan, const DirectTask<T>& task, const DirectScratch<T>& scratch);
 };
 

@@ -7,15 +7,17 @@ namespace {
 
 constexpr int64_t product_depth = 64;  // terms summed in registers before they are added to the products
 
+constexpr int64_t tap_depth = 128;  // the same for the direct method
+
 inline int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
 inline int64_t larger(int64_t a, int64_t b) { return a > b ? a : b; }
 
-// to = `zeros` zeros, at most a register of them, then `available` elements of `from`, then zeros, at least
+// to = `zeros` zeros, then `available` elements of `from`, then zeros, at least
 // `count` elements together; up to two registers beyond are overwritten.
 template <class S>
 inline void copy_padded(const typename S::T* from, int64_t available, int64_t zeros, int64_t count,
                         typename S::T* to) {
-  S::store(to, S::zero());
+  for (int64_t x = 0; x < zeros; x += S::lanes) S::store(to + x, S::zero());
   to += zeros;
   count -= zeros;
   int64_t x = 0;

@@ -6,13 +6,14 @@
 namespace twophase {
 namespace {
 
+template <class S, template <class> class F>
+constexpr WinogradKernels<typename S::T> winograd_kernels() {
+  return {F<S>::results, F<S>::points, transform_kernels<S, F>, run_winograd<S, F>};
+}
+
 template <class S>
 constexpr ConvInputKernels<typename S::T> conv_input_kernels() {
-  return {panel_width<S>,
-          S::lanes,
-          {F2<S>::results, F2<S>::points, transform_kernels<S, F2>, run_winograd<S, F2>},
-          pack_rows<S>,
-          run_direct<S>};
+  return {panel_width<S>, S::lanes, winograd_kernels<S, F2>(), winograd_kernels<S, F4>(), run_direct<S>};
 }
 
 }  // namespace

@@ -105,6 +105,25 @@ def test_winograd_is_at_most_twice_as_wrong_as_torch(cout, cin, side, padding, i
     assert 0 < relative(got, exact) <= 2 * relative(by_torch, exact)
 
 
+@ISAS
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+def test_large_tiles_keep_what_precision_high_promises(dtype, isa, monkeypatch):
+    """There are enough images for large tiles to be chosen, which shows in another rounding."""
+    monkeypatch.setenv("TWOPHASE_ISA", isa)
+    for cin, cout, padding, size in ((5, 6, 1, (8, 8)), (33, 16, 0, (9, 8)), (2, 3, 2, (3, 13)), (7, 64, 1, (4, 12))):
+        places = [extent + 2 * padding - 2 for extent in size]
+        g, weight = randn(8, 130, cout, *places, dtype=dtype), randn(9, cout, cin, 3, 3, dtype=dtype)
+        exact = ops.conv_input_grad(g.double(), weight.double(), size, padding=padding, backend="reference")
+        high = ops.conv_input_grad(g, weight, size, padding=padding, precision="high", backend="cpu")
+        assert relative(high, exact) < 12 * torch.finfo(dtype).eps
+        out = randn(10, *exact.shape, dtype=dtype)
+        total = out.double() + exact
+        ops.conv_input_grad_(out, g, weight, padding=padding, add=True, precision="high", backend="cpu")
+        assert relative(out, total) < 12 * torch.finfo(dtype).eps
+        if isa != "scalar":
+            assert not torch.equal(high, ops.conv_input_grad(g, weight, size, padding=padding, backend="cpu"))
+
+
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("stride", [1, 2])
 def test_images_apart_from_each_other_are_written_and_nothing_else(stride, backend):

@@ -63,7 +63,8 @@ def conv_input_grad_(
         axes = [[neutral, *axis] for neutral, axis in zip((1, 0, 1), axes, strict=True)]
     g = g if _contiguous_images(g) else g.contiguous()
     geometry = [number for axis in axes for number in axis] + [groups]
-    _native.call("conv_input_grad_", out.numpy(), g.numpy(), weight.contiguous().numpy(), geometry, add)
+    arrays = (out.numpy(), g.numpy(), weight.contiguous().numpy())
+    _native.call("conv_input_grad_", *arrays, geometry, add, precision != "highest")
 
 
 def _contiguous_images(tensor: torch.Tensor) -> bool:
