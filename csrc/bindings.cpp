@@ -5,6 +5,7 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
+#include <algorithm>
 #include <limits>
 #include <optional>
 #include <stdexcept>
@@ -18,6 +19,7 @@
 #include "pair_moments/pair_moments.h"
 #include "per_sample_grad/per_sample_grad.h"
 #include "random_projection/random_projection.h"
+#include "split_gram/split_gram.h"
 
 namespace py = pybind11;
 
@@ -54,26 +56,50 @@ Batch<T> batch_view(const py::array& array) {
   return {data, stride<T>(array, 0), stride<T>(array, 1), stride<T>(array, 2)};
 }
 
+template <class T>
+GramProblem<T> gram_problem(const py::array& out, const py::array& x, const std::optional<py::array>& y) {
+  const py::array& other = y ? *y : x;
+  GramProblem<T> problem{};
+  problem.symmetric = !y;
+  problem.x = batch_view<const T>(x), problem.y = batch_view<const T>(other),
+  problem.out = batch_view<T>(out);
+  problem.batch = out.shape(0), problem.n = out.shape(1), problem.m = out.shape(2), problem.k = x.shape(2);
+  require(x.shape(0) == problem.batch && x.shape(1) == problem.n, "out and x differ in shape");
+  require(other.shape(0) == problem.batch && other.shape(1) == problem.m, "out and y differ in shape");
+  require(other.shape(2) == problem.k, "x and y differ in their last axis");
+  return problem;
+}
+
 void gram_binding(py::array out, const py::array& x, const std::optional<py::array>& y,
                   const std::string& isa, int threads) {
-  const py::array& other = y ? *y : x;
   with_element_type(out, [&](auto zero) {
     using T = decltype(zero);
-    const GramProblem<T> problem{out.shape(0),
-                                 out.shape(1),
-                                 out.shape(2),
-                                 x.shape(2),
-                                 !y,
-                                 batch_view<const T>(x),
-                                 batch_view<const T>(other),
-                                 batch_view<T>(out)};
-    require(x.shape(0) == problem.batch && x.shape(1) == problem.n, "out and x differ in shape");
-    require(other.shape(0) == problem.batch && other.shape(1) == problem.m, "out and y differ in shape");
-    require(other.shape(2) == problem.k, "x and y differ in their last axis");
+    const GramProblem<T> problem = gram_problem<T>(out, x, y);
     const Isa tier = parse_isa(isa);
     const py::gil_scoped_release unlocked;
     gram_accumulate(problem, tier, threads);
   });
+}
+
+// Each weight counts for as many rows and columns of out as there are to each of its own.
+GramWeights gram_weights(const py::array& weights, const GramProblem<float>& problem) {
+  require(weights.ndim() == 2 && holds<float>(weights), "expected a matrix of float32 weights");
+  const int64_t rows = weights.shape(0), columns = weights.shape(1);
+  require(rows * columns > 0 || problem.n * problem.m == 0, "there are no weights");
+  if (rows * columns == 0) return {};
+  require(problem.n % rows == 0 && problem.m % columns == 0, "the weights do not divide out");
+  return {static_cast<const float*>(weights.data()), stride<float>(weights, 0), stride<float>(weights, 1),
+          std::max<int64_t>(1, problem.n / rows), std::max<int64_t>(1, problem.m / columns)};
+}
+
+void split_gram_binding(py::array out, const py::array& x, const std::optional<py::array>& y,
+                        const std::optional<py::array>& weights, bool all_products, const std::string& unit,
+                        int threads) {
+  const GramProblem<float> problem = gram_problem<float>(out, x, y);
+  const GramWeights scale = weights ? gram_weights(*weights, problem) : GramWeights{};
+  const MatrixUnit chosen = parse_matrix_unit(unit);
+  const py::gil_scoped_release unlocked;
+  split_gram_accumulate(problem, scale, all_products, chosen, threads);
 }
 
 void symmetrize_binding(py::array out, const std::string&, int threads) {
@@ -346,9 +372,10 @@ void random_projection_binding(py::array out, const py::array& x, uint64_t seed,
   });
 }
 
-std::vector<std::string> isa_names() {
+template <class Kind>
+std::vector<std::string> names_of(const std::vector<Kind>& kinds, const char* (*name)(Kind)) {
   std::vector<std::string> names;
-  for (const Isa isa : available_isas()) names.emplace_back(isa_name(isa));
+  for (const Kind kind : kinds) names.emplace_back(name(kind));
   return names;
 }
 
@@ -358,8 +385,10 @@ std::vector<std::string> isa_names() {
 PYBIND11_MODULE(_C, module) {
   using namespace twophase;
   module.doc() = "C++ kernels of twophase_fast; called through twophase_fast._native only.";
-  module.def("available_isas", isa_names);
+  module.def("available_isas", [] { return names_of(available_isas(), isa_name); });
+  module.def("available_matrix_units", [] { return names_of(available_matrix_units(), matrix_unit_name); });
   module.def("gram_", gram_binding);
+  module.def("split_gram_", split_gram_binding);
   module.def("symmetrize_", symmetrize_binding);
   module.def("factored_gram_", factored_gram_binding);
   module.def("embedding_gram_", embedding_gram_binding);

@@ -1,0 +1,189 @@
+// Rounds of packing and multiplying over all matrices, and the choice of the unit.
+#include <memory>
+#include <stdexcept>
+#include <vector>
+
+#include "common/parallel.h"
+#include "split_gram/packed_rows.h"
+
+namespace twophase {
+namespace {
+
+constexpr int64_t kSerialWork = 1 << 16;   // multiply-adds below which starting threads does not pay
+constexpr int64_t kRoundBytes = 16 << 20;  // of packed panels
+constexpr int64_t kLargestTile = 256;      // rows and columns of a task: operands and result fit L2
+constexpr int64_t kSmallestTile = 64;
+constexpr int64_t kTasksPerThread = 3;
+constexpr int64_t kShortDepth = 64;  // terms up to which all four products are made
+const SplitKernels& kernels_of(MatrixUnit unit) {
+#ifdef TWOPHASE_AMX
+  if (unit == MatrixUnit::amx) return split_amx;
+  if (unit == MatrixUnit::emulated_avx512) return split_emulated_avx512;
+#endif
+  (void)unit;
+  return split_emulated;
+}
+
+// A square of one matrix's result.
+struct SplitTask {
+  int64_t matrix, row, column, side;
+};
+
+// Whether the unit keeps its accuracy on operands of these largest sizes (bits of |x| and |y|).
+bool in_range(uint32_t x, uint32_t y) {
+  constexpr int bias = 127, largest = 126, lowest_product = -80, highest_product = 112;
+  const int a = static_cast<int>(x >> 23) - bias, b = static_cast<int>(y >> 23) - bias;
+  if (a > largest || b > largest) return false;
+  return x == 0 || y == 0 || (a + b >= lowest_product && a + b < highest_product);
+}
+
+// The unit's state on one thread.
+class TileScope {
+ public:
+  explicit TileScope(const SplitKernels& kernels) : kernels_(kernels) { kernels_.configure(); }
+  ~TileScope() { kernels_.release(); }
+  TileScope(const TileScope&) = delete;
+  TileScope& operator=(const TileScope&) = delete;
+
+ private:
+  const SplitKernels& kernels_;
+};
+
+class SplitGramRun {
+ public:
+  SplitGramRun(const GramProblem<float>& problem, const GramWeights& weights, bool all_products,
+               MatrixUnit unit, int threads)
+      : p_(problem),
+        weights_(weights),
+        all_(all_products || problem.k <= kShortDepth),
+        kernels_(kernels_of(unit)),
+        threads_(problem.batch * problem.n * problem.m * problem.k < kSerialWork ? 1 : threads),
+        round_(largest_round()),
+        left_(p_.n, p_.symmetric ? 2 : 1, round_),
+        right_(p_.symmetric ? 0 : p_.m, 1, round_) {}
+
+  void run() {
+    for (int64_t matrix = 0; matrix < p_.batch; matrix += round_.count) {
+      for (int64_t start = 0; start < p_.k; start += round_.depth) {
+        const Round round{matrix, std::min(round_.count, p_.batch - matrix), start,
+                          std::min(round_.depth, p_.k - start)};
+        pack(round) ? multiply(round) : multiply_in_float32(round);
+      }
+    }
+  }
+
+ private:
+  // As many whole panels, then as many matrices, as fit the bound; from the shape alone.
+  Round largest_round() const {
+    const int64_t rows = kTileRows * (ceil_div(p_.n, kTileRows) + ceil_div(p_.m, kTileRows));
+    const int64_t panel = rows * kPanelDepth * 2 * static_cast<int64_t>(sizeof(uint16_t));
+    const int64_t fit = std::max<int64_t>(1, kRoundBytes / panel), panels = ceil_div(p_.k, kPanelDepth);
+    return {0, std::min(p_.batch, std::max<int64_t>(1, fit / panels)), 0,
+            std::min(p_.k, std::min(fit, panels) * kPanelDepth)};
+  }
+
+  // Returns whether the unit may multiply what was packed.
+  bool pack(const Round& round) {
+    std::atomic<uint32_t> x{0}, y{0};
+    const int64_t left = left_.tasks(round), right = right_.tasks(round);
+    parallel_tasks(left + right, threads_, [&] {
+      return [&](int64_t task) {
+        if (task < left) return left_.pack(round, p_.x, kernels_, task, 0, p_.symmetric ? 1 : -1, x);
+        right_.pack(round, p_.y, kernels_, task - left, -1, 0, y);
+      };
+    });
+    return in_range(x, p_.symmetric ? x : y);
+  }
+
+  // Cutting the result changes no bits, so it follows from the number of threads.
+  std::vector<SplitTask> list_tasks(const Round& round) const {
+    std::vector<SplitTask> tasks;
+    for (int64_t tile = kLargestTile;; tile -= kBlockRows) {
+      tasks.clear();
+      for (int64_t matrix = 0; matrix < round.count; ++matrix) add_tasks(matrix, tile, tasks);
+      if (tile <= kSmallestTile || static_cast<int64_t>(tasks.size()) >= kTasksPerThread * threads_) {
+        return tasks;
+      }
+    }
+  }
+
+  void add_tasks(int64_t matrix, int64_t tile, std::vector<SplitTask>& tasks) const {
+    for (int64_t row = 0; row < p_.n; row += tile) {
+      for (int64_t column = p_.symmetric ? row : 0; column < p_.m; column += tile) {
+        tasks.push_back({matrix, row, column, tile});
+      }
+    }
+  }
+
+  void multiply(const Round& round) {
+    const std::vector<SplitTask> tasks = list_tasks(round);
+    parallel_tasks(static_cast<int64_t>(tasks.size()), threads_, [&] {
+      return [&, scope = std::make_unique<TileScope>(kernels_)](int64_t i) {
+        for (int64_t panel = 0; panel < round.panels(); ++panel) multiply(round, tasks[i], panel);
+      };
+    });
+  }
+
+  void multiply(const Round& round, const SplitTask& task, int64_t panel) {
+    uint16_t* right =
+        p_.symmetric ? left_.at(round, task.matrix, panel, 1) : right_.at(round, task.matrix, panel, 0);
+    kernels_.multiply({left_.at(round, task.matrix, panel, 0), right, left_.group_size(),
+                       ceil_div(round.panel_depth(panel), kStepDepth), task.row,
+                       std::min(p_.n, task.row + task.side), task.column,
+                       std::min(p_.m, task.column + task.side), p_.symmetric, all_,
+                       p_.out.at(round.first + task.matrix, 0, 0), &weights_});
+  }
+
+  void multiply_in_float32(const Round& round) {
+    GramProblem<float> part = p_;
+    part.k = round.depth;
+    for (int64_t b = round.first; b < round.first + round.count; ++b) {
+      part.batch = 1;
+      part.x.data = p_.x.at(b, 0, round.start).data;
+      part.y.data = p_.y.at(b, 0, round.start).data;
+      part.out.data = p_.out.at(b, 0, 0).data;
+      weights_.data == nullptr ? gram_accumulate(part, available_isas().back(), threads_)
+                               : add_weighted(part);
+    }
+  }
+
+  void add_weighted(GramProblem<float> part) const {
+    Workspace<float> sums(p_.n * p_.m);
+    std::fill_n(sums.data(), p_.n * p_.m, 0.0f);
+    const View<float> out = part.out.at(0, 0, 0);
+    part.out = {sums.data(), 0, p_.m, 1};
+    gram_accumulate(part, available_isas().back(), threads_);
+    parallel_tasks(p_.n, threads_, [&] {
+      return [&](int64_t i) {
+        const float* weights = weights_.data + i / weights_.row_repeat * weights_.row_stride;
+        for (int64_t j = p_.symmetric ? i : 0; j < p_.m; ++j) {
+          out.data[i * out.row_stride + j * out.col_stride] +=
+              weights[j / weights_.col_repeat * weights_.col_stride] * sums.data()[i * p_.m + j];
+        }
+      };
+    });
+  }
+
+  const GramProblem<float>& p_;
+  const GramWeights& weights_;
+  const bool all_;
+  const SplitKernels& kernels_;
+  const int threads_;
+  const Round round_;
+  PackedRows left_, right_;
+};
+
+}  // namespace
+
+void split_gram_accumulate(const GramProblem<float>& problem, const GramWeights& weights, bool all_products,
+                           MatrixUnit unit, int threads) {
+  if (problem.batch * problem.n * problem.m * problem.k == 0) return;
+  if (unit == MatrixUnit::amx && !permit_tiles()) {
+    throw std::runtime_error(
+        "the operating system refuses this process the AMX tile registers, which it gave to its parent; set "
+        "TWOPHASE_ISA=avx512, or compute with precision='highest'");
+  }
+  SplitGramRun(problem, weights, all_products, unit, threads).run();
+}
+
+}  // namespace twophase
