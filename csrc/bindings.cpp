@@ -1,74 +1,15 @@
-// The only pybind11 file: NumPy arrays in, plain pointers out, the GIL released while a kernel runs.
-// Arguments were validated in Python (ops/<op>/__init__.py); only what would read or write out of bounds is
-// checked again.
-#include <pybind11/numpy.h>
-#include <pybind11/pybind11.h>
-#include <pybind11/stl.h>
+// The functions of the extension: NumPy arrays in, plain pointers out, the GIL released while a kernel runs.
+#include "bindings.h"
 
-#include <algorithm>
 #include <limits>
-#include <optional>
-#include <stdexcept>
-#include <string>
-#include <vector>
 
-#include "common/cpu.h"
 #include "embedding_gram/embedding_gram.h"
-#include "factored_gram/factored_gram.h"
-#include "gram/gram.h"
 #include "pair_moments/pair_moments.h"
 #include "per_sample_grad/per_sample_grad.h"
 #include "random_projection/random_projection.h"
-#include "split_gram/split_gram.h"
-
-namespace py = pybind11;
 
 namespace twophase {
 namespace {
-
-void require(bool condition, const char* message) {
-  if (!condition) throw std::invalid_argument(message);
-}
-
-template <class T>
-bool holds(const py::array& array) {
-  return array.dtype().num() == py::dtype::num_of<std::remove_const_t<T>>();
-}
-
-// Calls body with a value of the array's element type, float or double.
-template <class Body>
-void with_element_type(const py::array& array, const Body& body) {
-  if (holds<float>(array)) return body(float());
-  if (holds<double>(array)) return body(double());
-  throw std::invalid_argument("expected float32 or float64");
-}
-
-template <class T>
-int64_t stride(const py::array& array, int axis) {
-  return array.strides(axis) / static_cast<int64_t>(sizeof(T));
-}
-
-template <class T>
-Batch<T> batch_view(const py::array& array) {
-  require(array.ndim() == 3, "expected three axes");
-  require(holds<T>(array), "arrays differ in dtype");
-  T* data = static_cast<T*>(const_cast<void*>(array.data()));
-  return {data, stride<T>(array, 0), stride<T>(array, 1), stride<T>(array, 2)};
-}
-
-template <class T>
-GramProblem<T> gram_problem(const py::array& out, const py::array& x, const std::optional<py::array>& y) {
-  const py::array& other = y ? *y : x;
-  GramProblem<T> problem{};
-  problem.symmetric = !y;
-  problem.x = batch_view<const T>(x), problem.y = batch_view<const T>(other),
-  problem.out = batch_view<T>(out);
-  problem.batch = out.shape(0), problem.n = out.shape(1), problem.m = out.shape(2), problem.k = x.shape(2);
-  require(x.shape(0) == problem.batch && x.shape(1) == problem.n, "out and x differ in shape");
-  require(other.shape(0) == problem.batch && other.shape(1) == problem.m, "out and y differ in shape");
-  require(other.shape(2) == problem.k, "x and y differ in their last axis");
-  return problem;
-}
 
 void gram_binding(py::array out, const py::array& x, const std::optional<py::array>& y,
                   const std::string& isa, int threads) {
@@ -79,27 +20,6 @@ void gram_binding(py::array out, const py::array& x, const std::optional<py::arr
     const py::gil_scoped_release unlocked;
     gram_accumulate(problem, tier, threads);
   });
-}
-
-// Each weight counts for as many rows and columns of out as there are to each of its own.
-GramWeights gram_weights(const py::array& weights, const GramProblem<float>& problem) {
-  require(weights.ndim() == 2 && holds<float>(weights), "expected a matrix of float32 weights");
-  const int64_t rows = weights.shape(0), columns = weights.shape(1);
-  require(rows * columns > 0 || problem.n * problem.m == 0, "there are no weights");
-  if (rows * columns == 0) return {};
-  require(problem.n % rows == 0 && problem.m % columns == 0, "the weights do not divide out");
-  return {static_cast<const float*>(weights.data()), stride<float>(weights, 0), stride<float>(weights, 1),
-          std::max<int64_t>(1, problem.n / rows), std::max<int64_t>(1, problem.m / columns)};
-}
-
-void split_gram_binding(py::array out, const py::array& x, const std::optional<py::array>& y,
-                        const std::optional<py::array>& weights, bool all_products, const std::string& unit,
-                        int threads) {
-  const GramProblem<float> problem = gram_problem<float>(out, x, y);
-  const GramWeights scale = weights ? gram_weights(*weights, problem) : GramWeights{};
-  const MatrixUnit chosen = parse_matrix_unit(unit);
-  const py::gil_scoped_release unlocked;
-  split_gram_accumulate(problem, scale, all_products, chosen, threads);
 }
 
 void symmetrize_binding(py::array out, const std::string&, int threads) {
@@ -173,75 +93,17 @@ py::array_t<double> residual_moments_binding(const std::vector<py::array>& xs,
   return out;
 }
 
-template <class T>
-FactoredSide<T> factored_side(const py::array& a, const py::array& g) {
-  require(a.ndim() == 3 && g.ndim() == 4, "expected a [N, T, d] and g [N, C, T, p]");
-  require(py::isinstance<py::array_t<T>>(a) && py::isinstance<py::array_t<T>>(g), "arrays differ in dtype");
-  require(a.shape(0) == g.shape(0) && a.shape(1) == g.shape(2), "a and g differ in samples or positions");
-  return {static_cast<const T*>(a.data()),
-          static_cast<const T*>(g.data()),
-          a.shape(0),
-          a.shape(1),
-          g.shape(1),
-          stride<T>(a, 0),
-          stride<T>(a, 1),
-          stride<T>(a, 2),
-          stride<T>(g, 0),
-          stride<T>(g, 1),
-          stride<T>(g, 2),
-          stride<T>(g, 3)};
-}
-
-// The place of `name` among `names`, as an enumerator.
-template <class Enum>
-Enum enumerator(const std::string& name, const std::vector<std::string>& names) {
-  for (size_t i = 0; i < names.size(); ++i) {
-    if (names[i] == name) return static_cast<Enum>(i);
-  }
-  throw std::invalid_argument("unknown name " + name);
-}
-
-// `out` of a Gram block over samples, checked against the sides of the problem, which are set already.
-template <class T, class Problem>
-void set_out(Problem& f, py::array& out) {
-  const bool full = f.output == GramOutput::full, trace = f.output == GramOutput::trace;
-  require(py::isinstance<py::array_t<T>>(out), "arrays differ in dtype");
-  require(out.ndim() == (full ? 4 : trace ? 2 : 3), "out has the wrong number of axes");
-  require(out.shape(0) == f.left.samples && out.shape(1) == f.right.samples, "out has the wrong samples");
-  require(trace || out.shape(2) == f.left.classes, "out has the wrong classes");
-  require(full ? out.shape(3) == f.right.classes : f.left.classes == f.right.classes, "classes do not fit");
-  f.out = static_cast<T*>(out.mutable_data());
-  f.out_n = stride<T>(out, 0);
-  f.out_m = stride<T>(out, 1);
-  f.out_c = trace ? 0 : stride<T>(out, 2);
-  f.out_e = full ? stride<T>(out, 3) : 0;
-}
-
-GramOutput gram_output(const std::string& name) {
-  return enumerator<GramOutput>(name, {"full", "trace", "diagonal"});
-}
-
 void factored_gram_binding(py::array out, const py::array& a, const py::array& g,
                            const std::optional<py::array>& a2, const std::optional<py::array>& g2,
                            const std::string& output, const std::string& method,
                            const std::vector<int64_t>& blocks, const std::string& isa, int threads) {
-  require(blocks.size() == 4, "expected four block sizes");
   with_element_type(out, [&](auto zero) {
     using T = decltype(zero);
-    FactoredGram<T> problem{};
-    problem.left = factored_side<T>(a, g);
-    problem.right = a2 ? factored_side<T>(*a2, *g2) : problem.left;
-    problem.symmetric = !a2;
-    problem.inputs = a.shape(2);
-    problem.outputs = g.shape(3);
-    require(!a2 || (a2->shape(2) == a.shape(2) && g2->shape(3) == g.shape(3)),
-            "the sides differ in inputs or outputs");
-    problem.output = gram_output(output);
-    set_out<T>(problem, out);
+    const FactoredGram<T> problem = factored_problem<T>(out, a, g, a2, g2, output);
     const auto chosen = enumerator<GramMethod>(method, {"tiles", "pointwise", "half"});
     const Isa tier = parse_isa(isa);
     const py::gil_scoped_release unlocked;
-    factored_gram(problem, chosen, {blocks[0], blocks[1], blocks[2], blocks[3]}, tier, threads);
+    factored_gram(problem, chosen, block_sizes(blocks), tier, threads);
   });
 }
 
@@ -372,13 +234,6 @@ void random_projection_binding(py::array out, const py::array& x, uint64_t seed,
   });
 }
 
-template <class Kind>
-std::vector<std::string> names_of(const std::vector<Kind>& kinds, const char* (*name)(Kind)) {
-  std::vector<std::string> names;
-  for (const Kind kind : kinds) names.emplace_back(name(kind));
-  return names;
-}
-
 }  // namespace
 }  // namespace twophase
 
@@ -386,15 +241,14 @@ PYBIND11_MODULE(_C, module) {
   using namespace twophase;
   module.doc() = "C++ kernels of twophase_fast; called through twophase_fast._native only.";
   module.def("available_isas", [] { return names_of(available_isas(), isa_name); });
-  module.def("available_matrix_units", [] { return names_of(available_matrix_units(), matrix_unit_name); });
   module.def("gram_", gram_binding);
-  module.def("split_gram_", split_gram_binding);
   module.def("symmetrize_", symmetrize_binding);
   module.def("factored_gram_", factored_gram_binding);
   module.def("embedding_gram_", embedding_gram_binding);
   module.def("random_projection_", random_projection_binding);
   module.def("linear_grad", linear_grad_binding);
   module.def("conv_grad", conv_grad_binding);
+  bind_split(module);
   module.def("pair_moments", pair_moments_binding);
   module.def("residual_moments", residual_moments_binding);
 }

@@ -10,12 +10,13 @@ namespace twophase {
 namespace {
 
 struct Avx512Splitter {
-  static uint32_t split(const float* block, int64_t stride, uint16_t* left, uint16_t* right) {
+  static uint32_t split(const float* const (&rows)[kTileRows], int64_t begin, uint16_t* left,
+                        uint16_t* right) {
     __m512i high[kTileRows], low[kTileRows];
     __m512i largest = _mm512_setzero_si512();
     for (int i = 0; i < kTileRows; ++i) {
-      const __m512 first = _mm512_loadu_ps(block + i * stride);
-      const __m512 second = _mm512_loadu_ps(block + i * stride + kTileRows);
+      const __m512 first = _mm512_loadu_ps(rows[i] + begin);
+      const __m512 second = _mm512_loadu_ps(rows[i] + begin + kTileRows);
       high[i] = convert(first, second);
       low[i] = convert(_mm512_sub_ps(first, lower(high[i])), _mm512_sub_ps(second, upper(high[i])));
       largest = _mm512_max_epu32(largest, _mm512_max_epu32(size_of(first), size_of(second)));

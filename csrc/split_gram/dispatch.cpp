@@ -1,6 +1,5 @@
 // Rounds of packing and multiplying over all matrices, and the choice of the unit.
 #include <memory>
-#include <stdexcept>
 #include <vector>
 
 #include "common/parallel.h"
@@ -15,38 +14,9 @@ constexpr int64_t kLargestTile = 256;      // rows and columns of a task: operan
 constexpr int64_t kSmallestTile = 64;
 constexpr int64_t kTasksPerThread = 3;
 constexpr int64_t kShortDepth = 64;  // terms up to which all four products are made
-const SplitKernels& kernels_of(MatrixUnit unit) {
-#ifdef TWOPHASE_AMX
-  if (unit == MatrixUnit::amx) return split_amx;
-  if (unit == MatrixUnit::emulated_avx512) return split_emulated_avx512;
-#endif
-  (void)unit;
-  return split_emulated;
-}
-
 // A square of one matrix's result.
 struct SplitTask {
   int64_t matrix, row, column, side;
-};
-
-// Whether the unit keeps its accuracy on operands of these largest sizes (bits of |x| and |y|).
-bool in_range(uint32_t x, uint32_t y) {
-  constexpr int bias = 127, largest = 126, lowest_product = -80, highest_product = 112;
-  const int a = static_cast<int>(x >> 23) - bias, b = static_cast<int>(y >> 23) - bias;
-  if (a > largest || b > largest) return false;
-  return x == 0 || y == 0 || (a + b >= lowest_product && a + b < highest_product);
-}
-
-// The unit's state on one thread.
-class TileScope {
- public:
-  explicit TileScope(const SplitKernels& kernels) : kernels_(kernels) { kernels_.configure(); }
-  ~TileScope() { kernels_.release(); }
-  TileScope(const TileScope&) = delete;
-  TileScope& operator=(const TileScope&) = delete;
-
- private:
-  const SplitKernels& kernels_;
 };
 
 class SplitGramRun {
@@ -56,11 +26,11 @@ class SplitGramRun {
       : p_(problem),
         weights_(weights),
         all_(all_products || problem.k <= kShortDepth),
-        kernels_(kernels_of(unit)),
+        kernels_(split_kernels(unit)),
         threads_(problem.batch * problem.n * problem.m * problem.k < kSerialWork ? 1 : threads),
         round_(largest_round()),
-        left_(p_.n, p_.symmetric ? 2 : 1, round_),
-        right_(p_.symmetric ? 0 : p_.m, 1, round_) {}
+        left_(p_.n, true, p_.symmetric, round_),
+        right_(p_.symmetric ? 0 : p_.m, false, true, round_) {}
 
   void run() {
     for (int64_t matrix = 0; matrix < p_.batch; matrix += round_.count) {
@@ -84,15 +54,21 @@ class SplitGramRun {
 
   // Returns whether the unit may multiply what was packed.
   bool pack(const Round& round) {
-    std::atomic<uint32_t> x{0}, y{0};
+    left_.forget_largest(), right_.forget_largest();
     const int64_t left = left_.tasks(round), right = right_.tasks(round);
     parallel_tasks(left + right, threads_, [&] {
       return [&](int64_t task) {
-        if (task < left) return left_.pack(round, p_.x, kernels_, task, 0, p_.symmetric ? 1 : -1, x);
-        right_.pack(round, p_.y, kernels_, task - left, -1, 0, y);
+        if (task < left) return pack_rows(left_, p_.x, p_.n, round, task);
+        pack_rows(right_, p_.y, p_.m, round, task - left);
       };
     });
-    return in_range(x, p_.symmetric ? x : y);
+    return in_range(left_.largest(), (p_.symmetric ? left_ : right_).largest());
+  }
+
+  void pack_rows(PackedRows& to, const Batch<const float>& x, int64_t count, const Round& round,
+                 int64_t task) const {
+    const View<const float> at = x.at(round.first + to.matrix_of(round, task), 0, round.start);
+    to.pack(round, {{at.data, count, 0, at.row_stride, at.col_stride}, 0, count}, kernels_, task);
   }
 
   // Cutting the result changes no bits, so it follows from the number of threads.
@@ -125,12 +101,10 @@ class SplitGramRun {
   }
 
   void multiply(const Round& round, const SplitTask& task, int64_t panel) {
-    uint16_t* right =
-        p_.symmetric ? left_.at(round, task.matrix, panel, 1) : right_.at(round, task.matrix, panel, 0);
-    kernels_.multiply({left_.at(round, task.matrix, panel, 0), right, left_.group_size(),
-                       ceil_div(round.panel_depth(panel), kStepDepth), task.row,
-                       std::min(p_.n, task.row + task.side), task.column,
-                       std::min(p_.m, task.column + task.side), p_.symmetric, all_,
+    PackedRows& right = p_.symmetric ? left_ : right_;
+    kernels_.multiply({left_.left(round, task.matrix, panel), right.right(round, task.matrix, panel),
+                       left_.group_size(), round.steps(panel), task.row, std::min(p_.n, task.row + task.side),
+                       task.column, std::min(p_.m, task.column + task.side), p_.symmetric, all_,
                        p_.out.at(round.first + task.matrix, 0, 0), &weights_});
   }
 
@@ -178,11 +152,7 @@ class SplitGramRun {
 void split_gram_accumulate(const GramProblem<float>& problem, const GramWeights& weights, bool all_products,
                            MatrixUnit unit, int threads) {
   if (problem.batch * problem.n * problem.m * problem.k == 0) return;
-  if (unit == MatrixUnit::amx && !permit_tiles()) {
-    throw std::runtime_error(
-        "the operating system refuses this process the AMX tile registers, which it gave to its parent; set "
-        "TWOPHASE_ISA=avx512, or compute with precision='highest'");
-  }
+  require_tiles(unit);
   SplitGramRun(problem, weights, all_products, unit, threads).run();
 }
 

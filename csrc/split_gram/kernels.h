@@ -2,8 +2,8 @@
 #pragma once
 #include <cstdint>
 
+#include "common/pack.h"
 #include "split_gram/split_gram.h"
-
 namespace twophase {
 
 constexpr int64_t kTileRows = 16;                      // rows of a tile, and pairs of depth in it
@@ -14,14 +14,14 @@ constexpr int64_t kPanelDepth = 256;                   // depth summed in a unit
 constexpr int64_t kPanelSteps = kPanelDepth / kStepDepth;
 constexpr int64_t kBlockRows = 2 * kTileRows;  // rows and columns of a register block
 
-// A group of at most kTileRows rows over one panel, split and packed for both sides of a product; a side that
-// is not wanted is null. Missing rows and terms are zero.
+// A group of at most kTileRows rows, from row `first` on, over one panel, split and packed for both sides of
+// a product; a side that is not wanted is null. Missing rows and terms are zero.
 //
 // Left form: row i of a tile holds the 32 terms of row i. Right form: row p of a tile holds terms 2p and
 // 2p + 1 of all 16 rows, which is the left form transposed by pairs.
 struct SplitPack {
-  View<const float> rows;
-  int64_t count, depth;
+  Rows<float> rows;
+  int64_t first, count, depth;
   uint16_t *left, *right;  // ceil(depth / kStepDepth) steps of kStepSize
 };
 
@@ -36,11 +36,22 @@ struct SplitProduct {
   const GramWeights* weights;
 };
 
+// Products of two chunks, entry by entry, summed per pair of samples and added to out. Rows and columns of a
+// chunk are positions, counted from the first one of the samples (0, 0) of out.
+struct SplitReduce {
+  const float *weights, *products;  // rows `stride` apart
+  int64_t stride, row, rows, column, columns;
+  int64_t left_positions, right_positions;
+  View<float> out;
+  float* sums;  // scratch for `columns` numbers
+};
+
 struct SplitKernels {
   void (*configure)();                      // before `multiply`, on every thread
   void (*release)();                        // after it
   uint32_t (*pack)(const SplitPack& task);  // returns the largest |x|, as the bits of a float32
   void (*multiply)(const SplitProduct& task);
+  void (*reduce)(const SplitReduce& task);
 };
 
 extern const SplitKernels split_emulated;

@@ -30,11 +30,12 @@ inline uint32_t rounded(float x) {
 }
 
 struct PlainSplitter {
-  static uint32_t split(const float* block, int64_t stride, uint16_t* left, uint16_t* right) {
+  static uint32_t split(const float* const (&rows)[kTileRows], int64_t first, uint16_t* left,
+                        uint16_t* right) {
     uint32_t largest = 0;
     for (int64_t i = 0; i < kTileRows; ++i) {
       for (int64_t q = 0; q < kStepDepth; ++q) {
-        const float x = block[i * stride + q];
+        const float x = rows[i][first + q];
         const uint32_t high = rounded(x), low = rounded(x - float_of(high)), size = bits_of(x) & 0x7fffffffu;
         largest = size > largest ? size : largest;
         store(high, low, i * kStepDepth + q, left);

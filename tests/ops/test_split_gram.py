@@ -17,6 +17,8 @@ from twophase_fast.ops import _cpu
 from twophase_fast.ops._case import ODD_SIZES
 from twophase_fast.ops._cases import OP_CASES
 from twophase_fast.ops._precision import precision_that_runs
+from twophase_fast.ops.factored_gram import config
+from twophase_fast.ops.factored_gram import cpu as factored_cpu
 
 pytestmark = pytest.mark.skipif(_native.missing() is not None, reason="no C++ extension")
 
@@ -229,6 +231,68 @@ def test_one_position_accumulates_in_every_layout(emulated, output, symmetric):
             keep = torch.ones(11, 11, dtype=torch.bool).triu(1 if output == "full" else 0)
             difference = difference[keep]
         assert difference.norm() < BOUND * exact.norm()
+
+
+@pytest.mark.parametrize("output", ["full", "trace", "diagonal"])
+@pytest.mark.parametrize("symmetric", [True, False])
+def test_positions_in_every_block_and_layout(emulated, output, symmetric):
+    """Blocks of several samples, chunks of one, groups of samples that do not fit the workspace."""
+    for n, t, c, d, p in ((1, 1, 1, 1, 1), (7, 3, 2, 33, 5), (3, 300, 1, 9, 20), (21, 17, 2, 270, 20)):
+        a, g = random(n, t, d), random(n, c, t, p, seed=1)
+        second = (None, None) if symmetric else (random(4, t + 5, d, seed=2), random(4, c, t + 5, p, seed=3))
+        wide = [None if operand is None else operand.double() for operand in (a, g, *second)]
+        exact = ops.factored_gram(*wide, output=output, backend="reference")
+        keep = torch.ones(exact.shape[:2], dtype=torch.bool)
+        keep = keep.triu(1 if output == "full" and n > 1 else 0) if symmetric else keep
+        results = []
+        for blocks in (config.Blocks(), config.Blocks(workspace=1)):
+            for i in range(3):
+                out = layouts(torch.zeros_like(exact, dtype=torch.float32))[i].clone()
+                operands = [None if operand is None else layouts(operand)[i] for operand in (a, g, *second)]
+                factored_cpu.run(out, *operands, output, "split", blocks, "high")
+                assert error(out[keep], exact[keep]) < BOUND
+                assert n == 1 or error(out[keep], exact[keep]) > 1e-6
+                results.append(out[keep])
+        assert all(torch.equal(result, results[0]) for result in results)
+
+
+@UNITS
+def test_units_and_threads_agree_to_the_bit_on_positions(unit):
+    a, g = random(9, 40, 70), random(9, 3, 40, 33, seed=1)
+    results = []
+    for name, threads in (("amx-emulated", 1), (unit, 1), (unit, 2)):
+        out = torch.zeros(9, 9, 3, 3)
+        arrays = (tensor.numpy() for tensor in (out, a, g))
+        _native._C.split_factored_gram_(*arrays, None, None, "full", config.Blocks().as_list(), name, threads)
+        results.append(out[torch.ones(9, 9, dtype=torch.bool).triu(1)])
+    assert all(torch.equal(result, results[0]) for result in results)
+
+
+def test_infinite_factors_give_what_float32_gives(emulated):
+    """In the groups of samples that hold them; workspace=1 makes a group of every block."""
+    a, g = random(40, 9, 20), random(40, 2, 9, 30, seed=1)
+    g[3, 1, 4, 2], a[30, 2, 7] = torch.inf, torch.nan
+    for workspace in (1, 1 << 22):
+        results = []
+        for method in ("split", "tiles"):
+            results.append(torch.zeros(40, 40, 2, 2))
+            factored_cpu.run(results[-1], a, g, None, None, "full", method, config.Blocks(workspace=workspace), "high")
+        split, tiles = (result[torch.ones(40, 40, dtype=torch.bool).triu(1)] for result in results)
+        assert torch.equal(split.isnan(), tiles.isnan())
+        finite = tiles.isfinite()
+        assert torch.equal(split[~finite].nan_to_num(0.5), tiles[~finite].nan_to_num(0.5))
+        assert error(split[finite], tiles[finite].double()) < BOUND
+
+
+def test_the_method_with_a_matrix_unit_follows_the_cost():
+    def sizes(t, c):
+        return config.Sizes(64, 64, t, t, c, c, 576, 64)
+
+    chosen = {(t, c): config.method(sizes(t, c), "full", split=True) for t in (1, 4, 64) for c in (1, 10)}
+    assert chosen[1, 1] == chosen[1, 10] == "single"
+    assert chosen[4, 1] == "split"
+    assert chosen[64, 1] == chosen[64, 10] == "materialised"
+    assert config.method(sizes(1, 10), "trace", split=True) == "single"
 
 
 def test_threads_do_not_change_a_bit(emulated):

@@ -7,10 +7,11 @@ FLOPs per pair of samples (a multiply-add is two), and relative throughput:
 | pointwise (T = S = 1) | 2(d + C·C'·p) | - | 1 |
 | single (T = S = 1), on split operands only | 2(d + C·C'·p) | 2(d + C·p) | 3 |
 | tiles | 2TS(d + C·C'·p) | 2TS(d + C·p) | 1 |
+| split: tiles on split operands | 2TS(d + C·C'·p) | 2TS(d + C·p) | 2 |
 | half | 2TS(d + C'·p) + 2T·p·C·C' | - | 1; 0.7 for the second term |
 | materialised | 2pd·C·C' + building | 2pd·C + building | 0.9 (2.7 on split operands); 0.7 for building |
 
-Split operands (precision "high" on AMX): the rate of 3 is that of a trial on Sapphire Rapids, not of these kernels.
+Split operands (precision "high" on AMX): the rates rest on a trial of `gram` on Sapphire Rapids, not on these kernels.
 
 Building the Jacobians takes 2pd·T·C per sample and side; it pays where many partners share it.
 """
@@ -20,7 +21,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
-Method: TypeAlias = Literal["tiles", "pointwise", "single", "half", "materialised"]
+Method: TypeAlias = Literal["tiles", "pointwise", "single", "split", "half", "materialised"]
 
 DOT_RATE = 0.7
 """Throughput of the dot products <g, H> of `half`, relative to its matrix products."""
@@ -28,6 +29,8 @@ GRAM_RATE = 0.9
 """Throughput of the Gram product of materialised Jacobians, likewise."""
 SPLIT_RATE = 3.0
 """Throughput of Gram products of split operands on a matrix unit, relative to float32 without them."""
+SPLIT_TILES_RATE = 2.0
+"""Throughput of `split`, whose entry-by-entry products are float32 as ever, likewise."""
 BUILD_RATE = 0.7
 """Throughput of building Jacobians, likewise."""
 
@@ -73,8 +76,9 @@ def method(sizes: Sizes, output: str, *, split: bool = False) -> Method:
     """Return the method with the least predicted time; `split`: Gram products may split their operands."""
     if sizes.positions == sizes.positions2 == 1 and (split or output == "full"):
         return "single" if split else "pointwise"
+    tiles = tiles_cost(sizes, output)
     costs: dict[Method, float] = {
-        "tiles": tiles_cost(sizes, output),
+        **({"split": tiles / SPLIT_TILES_RATE} if split else {"tiles": tiles}),
         "materialised": materialised_cost(sizes, output, GRAM_RATE * (SPLIT_RATE if split else 1)),
     }
     if output == "full":

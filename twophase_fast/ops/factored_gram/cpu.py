@@ -80,15 +80,22 @@ def run(
     blocks: config.Blocks,
     precision: str = "highest",
 ) -> None:
-    """Run one method with given block sizes; `tiles`, `half` and `pointwise` have one precision."""
+    """Run one method with given block sizes.
+
+    `single` and `split` take float32 and split it; `tiles`, `half` and `pointwise` have one precision, the highest;
+    `materialised` runs as `precision` says.
+    """
     right = None if a2 is None or g2 is None else (a2, g2)
     if method == "single":
         return single.add(out, (a, g), right, output)
     if method == "materialised":
         kernels = materialised.Kernels(gram_cpu.gram_, grad_cpu.per_sample_grad_out, blocks.jacobian, _SLICE_INPUTS)
         return materialised.add(out, (a, g), right, output, kernels, precision)
-    second = (None, None) if a2 is None or g2 is None else (a2.numpy(), g2.numpy())
-    _native.call("factored_gram_", out.numpy(), a.numpy(), g.numpy(), *second, output, method, blocks.as_list())
+    second = (None, None) if right is None else (right[0].numpy(), right[1].numpy())
+    arrays = out.numpy(), a.numpy(), g.numpy(), *second, output
+    if method == "split":
+        return _native.call_split("split_factored_gram_", *arrays, blocks.as_list())
+    _native.call("factored_gram_", *arrays, method, blocks.as_list())
 
 
 def _sizes(a: torch.Tensor, g: torch.Tensor, a2: torch.Tensor | None, g2: torch.Tensor | None) -> config.Sizes:
