@@ -22,7 +22,7 @@ HEADERS = sorted(path.relative_to(ROOT).as_posix() for path in ROOT.glob("csrc/*
 FLAGS = ["-O3", "-fvisibility=hidden", "-Wall", "-Wextra", "-Wno-unknown-pragmas"]
 AVX2 = ["-mavx2", "-mfma", "-mf16c"]
 AVX512 = ["-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl"]
-AMX = [*AVX2, *AVX512, "-mavx512bf16", "-mamx-tile", "-mamx-bf16", "-ffp-contract=off"]
+AMX = [*AVX2, *AVX512, "-mavx512bf16", "-mamx-tile", "-mamx-bf16", "-mprefer-vector-width=512", "-ffp-contract=off"]
 HEADER_NOISE = ["-Wno-uninitialized", "-Wno-maybe-uninitialized"]  # gcc's own AVX-512 headers trip these
 FLAGS_OF_FILE = {"avx2.cpp": AVX2, "avx512.cpp": AVX2 + AVX512 + HEADER_NOISE, "amx.cpp": AMX + HEADER_NOISE}
 AMX_PROGRAM = """

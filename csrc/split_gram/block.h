@@ -58,15 +58,20 @@ struct RegisterBlock {
 };
 
 // out[j] += sums[j], times weights[j] unless that is null.
-inline void add_row(const float* sums, const float* weights, int64_t count, float* out, int64_t stride) {
-  if (weights == nullptr && stride == 1) {
-    for (int64_t j = 0; j < count; ++j) out[j] += sums[j];
-  } else if (weights == nullptr) {
+inline void add_some(const float* sums, const float* weights, int64_t count, float* out, int64_t stride) {
+  if (weights == nullptr) {
     for (int64_t j = 0; j < count; ++j) out[j * stride] += sums[j];
-  } else if (stride == 1) {
-    for (int64_t j = 0; j < count; ++j) out[j] += weights[j] * sums[j];
   } else {
     for (int64_t j = 0; j < count; ++j) out[j * stride] += weights[j] * sums[j];
+  }
+}
+
+// The same for a whole row of a block with contiguous results, which the compiler makes a few registers of.
+inline void add_whole(const float* __restrict sums, const float* __restrict weights, float* __restrict out) {
+  if (weights == nullptr) {
+    for (int64_t j = 0; j < kBlockRows; ++j) out[j] += sums[j];
+  } else {
+    for (int64_t j = 0; j < kBlockRows; ++j) out[j] += weights[j] * sums[j];
   }
 }
 
@@ -92,8 +97,12 @@ inline void add_block(const SplitProduct& p, int64_t row, int64_t column, const 
   for (int64_t i = 0; i < rows; ++i) {
     const bool same = i > 0 && p.weights->row_repeat > 1 && (row + i) % p.weights->row_repeat != 0;
     if (p.weights->data != nullptr && !same) weights = weights_of(*p.weights, row + i, column, columns, line);
-    add_row(sums + i * kBlockRows, weights, columns,
-            p.out.data + (row + i) * p.out.row_stride + column * p.out.col_stride, p.out.col_stride);
+    float* out = p.out.data + (row + i) * p.out.row_stride + column * p.out.col_stride;
+    if (columns == kBlockRows && p.out.col_stride == 1) {
+      add_whole(sums + i * kBlockRows, weights, out);
+    } else {
+      add_some(sums + i * kBlockRows, weights, columns, out, p.out.col_stride);
+    }
   }
 }
 

@@ -34,6 +34,8 @@ class BlockPair {
  private:
   struct Chunk {
     int64_t i, j, row, rows, column, columns;
+
+    int64_t stride() const { return up(columns, kTileRows); }
   };
 
   void run_chunk(const Chunk& chunk) {
@@ -59,7 +61,7 @@ class BlockPair {
   float* weights() const { return scratch_; }
   float* products() const { return scratch_ + kChunk * kChunk; }
 
-  static void clear(float* to, const Chunk& chunk) { std::fill_n(to, chunk.rows * kChunk, 0.0f); }
+  static void clear(float* to, const Chunk& chunk) { std::fill_n(to, chunk.rows * chunk.stride(), 0.0f); }
 
   void add_class(const Chunk& chunk, int64_t c, int64_t e) {
     multiply(chunk, left_.g(), left_.matrix_of(chunk.i, c), right_.g(), right_.matrix_of(chunk.j, e),
@@ -81,7 +83,7 @@ class BlockPair {
                          chunk.columns,
                          false,
                          all,
-                         {to, kChunk, 1},
+                         {to, chunk.stride(), 1},
                          &kNoWeights});
     }
   }
@@ -90,7 +92,7 @@ class BlockPair {
     kernels_.reduce(
         {weights(),
          products(),
-         kChunk,
+         chunk.stride(),
          chunk.row,
          chunk.rows,
          chunk.column,

@@ -122,13 +122,20 @@ def test_a_fourth_product_brings_accuracy(unit):
     assert error(four.triu(), exact) < 1e-6 < error(three.triu(), exact)
 
 
-def test_rounds_of_long_operands_change_no_bit():
-    """16 MiB of packed panels hold 5 panels of two sides of 1,600 rows; k needs 6."""
-    x, y = random(1, 1600, 1500), random(1, 3, 1500, seed=1)
-    out = split_gram_(torch.zeros(1, 1600, 3), x, y, unit="amx-emulated", threads=2)
+def test_rounds_of_long_operands():
+    """16 MiB of packed panels hold 5 panels of 3,000 rows on one side; k needs 6, so there are two rounds."""
+    x, y = random(1, 3000, 1500), random(1, 3, 1500, seed=1)
+    out = split_gram_(torch.zeros(1, 3000, 3), x, y, unit="amx-emulated", threads=2)
     first = split_gram_(torch.zeros(1, 16, 3), x[:, :16], y, unit="amx-emulated")
     assert torch.equal(out[:, :16], first)
     assert error(out, x.double() @ y.double().mT) < BOUND
+    x[0, 5, 1400] = torch.inf  # in the second round, which is then computed in float32
+    mixed = split_gram_(torch.zeros(1, 3000, 3), x, y, unit="amx-emulated", threads=2)
+    assert torch.equal(mixed.isinf(), (x @ y.mT).isinf())
+    rest = torch.arange(3000) != 5
+    start = split_gram_(torch.zeros(1, 3000, 3), x[..., :1280], y, unit="amx-emulated")
+    expected = ops.gram_(start, x[..., 1280:], y)
+    assert torch.equal(mixed[:, rest], expected[:, rest])
 
 
 @pytest.mark.parametrize("repeats", [(1, 1), (3, 1), (1, 5), (3, 5)])
