@@ -133,8 +133,8 @@ def test_rounds_of_long_operands():
     mixed = split_gram_(torch.zeros(1, 3000, 3), x, y, unit="amx-emulated", threads=2)
     assert torch.equal(mixed.isinf(), (x @ y.mT).isinf())
     rest = torch.arange(3000) != 5
-    start = split_gram_(torch.zeros(1, 3000, 3), x[..., :1280], y, unit="amx-emulated")
-    expected = ops.gram_(start, x[..., 1280:], y)
+    start = split_gram_(torch.zeros(1, 3000, 3), x[..., :1280], y[..., :1280], unit="amx-emulated")
+    expected = ops.gram_(start, x[..., 1280:], y[..., 1280:])
     assert torch.equal(mixed[:, rest], expected[:, rest])
 
 
