@@ -102,6 +102,26 @@ def test_units_and_layouts_and_threads_agree_to_the_bit(unit):
             assert torch.equal(upper(got), upper(wanted)), (batch, n, m, k, i)
 
 
+@UNITS
+def test_a_tile_is_summed_as_documented(unit):
+    """32 terms: the even and the odd ones in turn, rounded each time, then both sums, then the accumulator.
+
+    Terms are bfloat16, so that all other products of parts are zero, and of very different sizes.
+    """
+    sizes = 2.0 ** torch.randint(-9, 10, (1, 20, 96), generator=torch.Generator().manual_seed(5))
+    x = (random(1, 20, 96) * sizes).bfloat16().float()
+    products = x[0, 0].double() * x[0].double()
+    expected = torch.zeros(20, dtype=torch.float64)
+    for step in products.split(32, dim=1):
+        even, odd = torch.zeros(20, dtype=torch.float64), torch.zeros(20, dtype=torch.float64)
+        for pair in step.split(2, dim=1):
+            even, odd = (even + pair[:, 0]).float().double(), (odd + pair[:, 1]).float().double()
+        expected = (expected + (even + odd).float().double()).float().double()
+    got = split_gram_(torch.zeros(1, 1, 20), x[:, :1], x, unit=unit)[0, 0]
+    assert torch.equal(got, expected.float())
+    assert not torch.equal(got, products.sum(1).float())
+
+
 def test_cutting_the_result_changes_no_bit(emulated):
     x, y = random(70, 600), random(90, 600, seed=1)
     whole, tiled = ops.gram_(torch.zeros(70, 90), x, y, precision="high"), torch.zeros(70, 90)
