@@ -1,4 +1,5 @@
-// Rounds of packing and multiplying over all matrices, and the choice of the unit.
+// Rounds of packing and multiplying over all matrices.
+#include <algorithm>
 #include <memory>
 #include <vector>
 
@@ -14,6 +15,7 @@ constexpr int64_t kLargestTile = 256;      // rows and columns of a task: operan
 constexpr int64_t kSmallestTile = 64;
 constexpr int64_t kTasksPerThread = 3;
 constexpr int64_t kShortDepth = 64;  // terms up to which all four products are made
+
 // A square of one matrix's result.
 struct SplitTask {
   int64_t matrix, row, column, side;
@@ -71,16 +73,18 @@ class SplitGramRun {
     to.pack(round, {{at.data, count, 0, at.row_stride, at.col_stride}, 0, count}, kernels_, task);
   }
 
-  // Cutting the result changes no bits, so it follows from the number of threads.
+  // Cutting the result changes no bits, so it follows from the number of threads. Tiles on the diagonal are
+  // half the work of the others and come last, which evens out the threads' loads.
   std::vector<SplitTask> list_tasks(const Round& round) const {
     std::vector<SplitTask> tasks;
     for (int64_t tile = kLargestTile;; tile -= kBlockRows) {
       tasks.clear();
       for (int64_t matrix = 0; matrix < round.count; ++matrix) add_tasks(matrix, tile, tasks);
-      if (tile <= kSmallestTile || static_cast<int64_t>(tasks.size()) >= kTasksPerThread * threads_) {
-        return tasks;
-      }
+      if (tile <= kSmallestTile || static_cast<int64_t>(tasks.size()) >= kTasksPerThread * threads_) break;
     }
+    const auto whole = [&](const SplitTask& task) { return !p_.symmetric || task.row != task.column; };
+    std::stable_partition(tasks.begin(), tasks.end(), whole);
+    return tasks;
   }
 
   void add_tasks(int64_t matrix, int64_t tile, std::vector<SplitTask>& tasks) const {

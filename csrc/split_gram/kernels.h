@@ -4,6 +4,7 @@
 
 #include "common/pack.h"
 #include "split_gram/split_gram.h"
+
 namespace twophase {
 
 constexpr int64_t kTileRows = 16;                      // rows of a tile, and pairs of depth in it

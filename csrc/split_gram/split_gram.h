@@ -19,7 +19,7 @@
 //
 // Every order follows from the shape: the bits depend neither on the number of threads nor on the unit, be it
 // real or emulated. Work: three products on the unit, half of them when symmetric. Memory beside the
-// operands: 16 MiB of packed panels, or one panel of 2 KiB per row and side if that is more.
+// operands: 16 MiB of packed panels, or one panel of 1 KiB per row and side if that is more.
 #pragma once
 #include <cstdint>
 
