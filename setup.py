@@ -1,7 +1,8 @@
 """Build of the optional C++ extension `twophase_fast._C`; everything else is in pyproject.toml.
 
 Sources are all `csrc/**/*.cpp`. A file's name says which instructions it may use: the baseline for all, wider ones for
-`avx2.cpp` and `avx512.cpp` only, chosen at run time. A failed build does not fail the installation: the package then
+`avx2.cpp`, `avx512.cpp` and `amx.cpp` only, chosen at run time; a compiler that does not know AMX builds without
+`amx.cpp`. A failed build does not fail the installation: the package then
 works through its reference backend.
 """
 
@@ -21,8 +22,16 @@ HEADERS = sorted(path.relative_to(ROOT).as_posix() for path in ROOT.glob("csrc/*
 FLAGS = ["-O3", "-fvisibility=hidden", "-Wall", "-Wextra", "-Wno-unknown-pragmas"]
 AVX2 = ["-mavx2", "-mfma", "-mf16c"]
 AVX512 = ["-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl"]
+AMX = [*AVX2, *AVX512, "-mavx512bf16", "-mamx-tile", "-mamx-bf16", "-mprefer-vector-width=512", "-ffp-contract=off"]
 HEADER_NOISE = ["-Wno-uninitialized", "-Wno-maybe-uninitialized"]  # gcc's own AVX-512 headers trip these
-FLAGS_OF_FILE = {"avx2.cpp": AVX2, "avx512.cpp": AVX2 + AVX512 + HEADER_NOISE}
+FLAGS_OF_FILE = {"avx2.cpp": AVX2, "avx512.cpp": AVX2 + AVX512 + HEADER_NOISE, "amx.cpp": AMX + HEADER_NOISE}
+AMX_PROGRAM = """
+#include <immintrin.h>
+int main(int count, char**) {
+  if (count > 9) _tile_dpbf16ps(0, 1, 2);
+  return _mm512_cvtne2ps_pbh(_mm512_setzero_ps(), _mm512_setzero_ps())[0];
+}
+"""
 MESSAGE = """
 twophase_fast: the C++ extension was NOT built ({reason}).
 The package is installed all the same and works through its slower reference backend.
@@ -50,6 +59,10 @@ class BuildKernels(build_ext):
         if self._compiles("#include <omp.h>\nint main() { return omp_get_max_threads() < 0; }", ["-fopenmp"]):
             ext.extra_compile_args.append("-fopenmp")
             ext.extra_link_args.append("-fopenmp")
+        if self._compiles(AMX_PROGRAM, AMX):
+            ext.extra_compile_args.append("-DTWOPHASE_AMX")
+        else:
+            ext.sources = [source for source in ext.sources if Path(source).name != "amx.cpp"]
         compile_one = self.compiler._compile
 
         def with_flags_of_file(obj, source, extension, arguments, extra, options):

@@ -20,7 +20,7 @@ from typing import Any
 
 import torch
 
-from benchmarks import base, plots, readme
+from benchmarks import base, op_claims, plots, readme
 from benchmarks.claims import CLAIMS, describe, prediction
 from twophase_fast.storage.provenance import collect
 
@@ -99,6 +99,7 @@ def _pytest(options: argparse.Namespace, rows: Path, base_root: Path | None = No
 def _results(rows: dict[str, Any], suite: str) -> dict[str, Any]:
     results = {"suite": suite, "environment": collect(), "threads": torch.get_num_threads(), **rows}
     results["claims"] = [] if suite == "scaling" else [claim.check(rows["entk"]) for claim in CLAIMS]
+    results["op_claims"] = [claim.check(rows["ops"]) for claim in op_claims.OP_CLAIMS] if rows["ops"] else []
     return results
 
 
@@ -114,6 +115,10 @@ def _report(results: dict[str, Any]) -> None:
     for claim in results["claims"]:
         if claim["workload"] in ran:
             print(describe(claim))
+    labels = set(map(op_claims.label, results["ops"]))
+    for claim in results["op_claims"]:
+        if claim["label"] in labels:
+            print(op_claims.describe(claim))
     for line in filter(None, map(prediction, results["entk"])):
         print(line)
 

@@ -1,56 +1,21 @@
-// The only pybind11 file (with arrays.h): NumPy arrays in, plain pointers out, the GIL released while a
-// kernel runs. Arguments were validated in Python (ops/<op>/__init__.py); only what would read or write out
-// of bounds is checked again.
-#include <pybind11/numpy.h>
-#include <pybind11/pybind11.h>
-#include <pybind11/stl.h>
+// The functions of the extension: NumPy arrays in, plain pointers out, the GIL released while a kernel runs.
+#include "bindings.h"
 
 #include <limits>
-#include <optional>
-#include <stdexcept>
-#include <string>
-#include <vector>
 
-#include "arrays.h"
-#include "batch_norm_grad/batch_norm_grad.h"
-#include "common/cpu.h"
-#include "conv_input_grad/conv_input_grad.h"
 #include "embedding_gram/embedding_gram.h"
-#include "factored_gram/factored_gram.h"
-#include "gram/gram.h"
 #include "pair_moments/pair_moments.h"
 #include "per_sample_grad/per_sample_grad.h"
 #include "random_projection/random_projection.h"
 
-namespace py = pybind11;
-
 namespace twophase {
 namespace {
 
-template <class T>
-Batch<T> batch_view(const py::array& array) {
-  require(array.ndim() == 3, "expected three axes");
-  require(holds<T>(array), "arrays differ in dtype");
-  T* data = static_cast<T*>(const_cast<void*>(array.data()));
-  return {data, stride<T>(array, 0), stride<T>(array, 1), stride<T>(array, 2)};
-}
-
 void gram_binding(py::array out, const py::array& x, const std::optional<py::array>& y,
                   const std::string& isa, int threads) {
-  const py::array& other = y ? *y : x;
   with_element_type(out, [&](auto zero) {
     using T = decltype(zero);
-    const GramProblem<T> problem{out.shape(0),
-                                 out.shape(1),
-                                 out.shape(2),
-                                 x.shape(2),
-                                 !y,
-                                 batch_view<const T>(x),
-                                 batch_view<const T>(other),
-                                 batch_view<T>(out)};
-    require(x.shape(0) == problem.batch && x.shape(1) == problem.n, "out and x differ in shape");
-    require(other.shape(0) == problem.batch && other.shape(1) == problem.m, "out and y differ in shape");
-    require(other.shape(2) == problem.k, "x and y differ in their last axis");
+    const GramProblem<T> problem = gram_problem<T>(out, x, y);
     const Isa tier = parse_isa(isa);
     const py::gil_scoped_release unlocked;
     gram_accumulate(problem, tier, threads);
@@ -128,75 +93,17 @@ py::array_t<double> residual_moments_binding(const std::vector<py::array>& xs,
   return out;
 }
 
-template <class T>
-FactoredSide<T> factored_side(const py::array& a, const py::array& g) {
-  require(a.ndim() == 3 && g.ndim() == 4, "expected a [N, T, d] and g [N, C, T, p]");
-  require(py::isinstance<py::array_t<T>>(a) && py::isinstance<py::array_t<T>>(g), "arrays differ in dtype");
-  require(a.shape(0) == g.shape(0) && a.shape(1) == g.shape(2), "a and g differ in samples or positions");
-  return {static_cast<const T*>(a.data()),
-          static_cast<const T*>(g.data()),
-          a.shape(0),
-          a.shape(1),
-          g.shape(1),
-          stride<T>(a, 0),
-          stride<T>(a, 1),
-          stride<T>(a, 2),
-          stride<T>(g, 0),
-          stride<T>(g, 1),
-          stride<T>(g, 2),
-          stride<T>(g, 3)};
-}
-
-// The place of `name` among `names`, as an enumerator.
-template <class Enum>
-Enum enumerator(const std::string& name, const std::vector<std::string>& names) {
-  for (size_t i = 0; i < names.size(); ++i) {
-    if (names[i] == name) return static_cast<Enum>(i);
-  }
-  throw std::invalid_argument("unknown name " + name);
-}
-
-// `out` of a Gram block over samples, checked against the sides of the problem, which are set already.
-template <class T, class Problem>
-void set_out(Problem& f, py::array& out) {
-  const bool full = f.output == GramOutput::full, trace = f.output == GramOutput::trace;
-  require(py::isinstance<py::array_t<T>>(out), "arrays differ in dtype");
-  require(out.ndim() == (full ? 4 : trace ? 2 : 3), "out has the wrong number of axes");
-  require(out.shape(0) == f.left.samples && out.shape(1) == f.right.samples, "out has the wrong samples");
-  require(trace || out.shape(2) == f.left.classes, "out has the wrong classes");
-  require(full ? out.shape(3) == f.right.classes : f.left.classes == f.right.classes, "classes do not fit");
-  f.out = static_cast<T*>(out.mutable_data());
-  f.out_n = stride<T>(out, 0);
-  f.out_m = stride<T>(out, 1);
-  f.out_c = trace ? 0 : stride<T>(out, 2);
-  f.out_e = full ? stride<T>(out, 3) : 0;
-}
-
-GramOutput gram_output(const std::string& name) {
-  return enumerator<GramOutput>(name, {"full", "trace", "diagonal"});
-}
-
 void factored_gram_binding(py::array out, const py::array& a, const py::array& g,
                            const std::optional<py::array>& a2, const std::optional<py::array>& g2,
                            const std::string& output, const std::string& method,
                            const std::vector<int64_t>& blocks, const std::string& isa, int threads) {
-  require(blocks.size() == 4, "expected four block sizes");
   with_element_type(out, [&](auto zero) {
     using T = decltype(zero);
-    FactoredGram<T> problem{};
-    problem.left = factored_side<T>(a, g);
-    problem.right = a2 ? factored_side<T>(*a2, *g2) : problem.left;
-    problem.symmetric = !a2;
-    problem.inputs = a.shape(2);
-    problem.outputs = g.shape(3);
-    require(!a2 || (a2->shape(2) == a.shape(2) && g2->shape(3) == g.shape(3)),
-            "the sides differ in inputs or outputs");
-    problem.output = gram_output(output);
-    set_out<T>(problem, out);
+    const FactoredGram<T> problem = factored_problem<T>(out, a, g, a2, g2, output);
     const auto chosen = enumerator<GramMethod>(method, {"tiles", "pointwise", "half"});
     const Isa tier = parse_isa(isa);
     const py::gil_scoped_release unlocked;
-    factored_gram(problem, chosen, {blocks[0], blocks[1], blocks[2], blocks[3]}, tier, threads);
+    factored_gram(problem, chosen, block_sizes(blocks), tier, threads);
   });
 }
 
@@ -267,49 +174,6 @@ void conv_grad_binding(py::array out, const py::array& x, const py::array& g,
   });
 }
 
-// geometry: stride, padding and dilation of the two axes, then groups.
-template <class T>
-ConvInputGrad<T> pull_back(py::array& out, const py::array& g, const py::array& weight,
-                           const std::vector<int64_t>& geometry) {
-  require(out.ndim() == 4 && g.ndim() == 4 && weight.ndim() == 4 && geometry.size() == 7,
-          "expected out [B, Cin, H, W], g [B, Cout, oh, ow], weight [Cout, Cin / groups, kh, kw]");
-  require(holds<T>(out) && holds<T>(g) && holds<T>(weight), "arrays differ in dtype");
-  ConvInputGrad<T> f{};
-  f.images = out.shape(0), f.cin = out.shape(1), f.height = out.shape(2), f.width = out.shape(3);
-  f.cout = g.shape(1), f.out_height = g.shape(2), f.out_width = g.shape(3), f.groups = geometry[6];
-  require(f.groups > 0 && f.cin % f.groups == 0 && f.cout % f.groups == 0,
-          "groups do not divide the channels");
-  require(g.shape(0) == f.images && weight.shape(0) == f.cout && weight.shape(1) == f.cin / f.groups,
-          "out, g and weight do not fit");
-  for (size_t axis = 0; axis < 2; ++axis) {
-    f.kernel[axis] = weight.shape(2 + axis), f.stride[axis] = geometry[axis];
-    f.padding[axis] = geometry[2 + axis], f.dilation[axis] = geometry[4 + axis];
-    const int64_t padded = out.shape(2 + axis) + 2 * f.padding[axis];
-    const int64_t expected = (padded - f.dilation[axis] * (f.kernel[axis] - 1) - 1) / f.stride[axis] + 1;
-    require(g.shape(2 + axis) == expected, "the positions of out and g do not fit the convolution");
-  }
-  require(contiguous_images(out) && contiguous_images(g) && contiguous_images(weight) &&
-              (f.cout < 2 || stride<T>(weight, 0) == weight.size() / f.cout),
-          "an image or the weight is not contiguous");
-  f.g = static_cast<const T*>(g.data()), f.g_image = stride<T>(g, 0);
-  f.weight = static_cast<const T*>(weight.data());
-  f.out = static_cast<T*>(out.mutable_data()), f.out_image = stride<T>(out, 0);
-  return f;
-}
-
-void conv_input_grad_binding(py::array out, const py::array& g, const py::array& weight,
-                             const std::vector<int64_t>& geometry, bool add, bool large_tiles,
-                             const std::string& isa, int threads) {
-  with_element_type(out, [&](auto zero) {
-    using T = decltype(zero);
-    ConvInputGrad<T> problem = pull_back<T>(out, g, weight, geometry);
-    problem.add = add, problem.large_tiles = large_tiles;
-    const Isa tier = parse_isa(isa);
-    const py::gil_scoped_release unlocked;
-    conv_input_grad(problem, tier, threads);
-  });
-}
-
 template <class T>
 TokenSide<T> token_side(const py::array& tokens, const py::array& g) {
   require(tokens.ndim() == 2 && g.ndim() == 4, "expected tokens [N, T] and g [N, C, T, p]");
@@ -370,59 +234,13 @@ void random_projection_binding(py::array out, const py::array& x, uint64_t seed,
   });
 }
 
-// g [N, C, K, T], x and relu [N, K, T], the others [K] or [N, C, K].
-void batch_norm_grad_binding(py::array out, py::array weight_grad, py::array bias_grad, const py::array& g,
-                             const py::array& x, const py::array& mean, const py::array& rstd,
-                             const std::optional<py::array>& weight, const std::optional<py::array>& relu,
-                             const std::string& isa, int threads) {
-  require(g.ndim() == 4, "expected g [N, C, K, T]");
-  with_element_type(out, [&](auto zero) {
-    using T = decltype(zero);
-    const int64_t n = g.shape(0), c = g.shape(1), k = g.shape(2), t = g.shape(3), rows = n * c * k;
-    const BatchNormGrad<T> problem{n,
-                                   c,
-                                   k,
-                                   t,
-                                   whole<const T>(g, rows * t),
-                                   whole<const T>(x, n * k * t),
-                                   relu ? whole<const T>(*relu, n * k * t) : nullptr,
-                                   whole<const T>(mean, k),
-                                   whole<const T>(rstd, k),
-                                   weight ? whole<const T>(*weight, k) : nullptr,
-                                   whole<T>(out, rows * t),
-                                   whole<T>(weight_grad, rows),
-                                   whole<T>(bias_grad, rows)};
-    const Isa tier = parse_isa(isa);
-    const py::gil_scoped_release unlocked;
-    batch_norm_grad(problem, tier, threads);
-  });
-}
-
-void relu_grad_binding(py::array g, const py::array& relu, const std::string& isa, int threads) {
-  require(g.ndim() == 3, "expected g [N, C, elements]");
-  with_element_type(g, [&](auto zero) {
-    using T = decltype(zero);
-    const int64_t n = g.shape(0), c = g.shape(1), size = g.shape(2);
-    const ReluGrad<T> problem{n, c, size, whole<T>(g, n * c * size), whole<const T>(relu, n * size)};
-    const Isa tier = parse_isa(isa);
-    const py::gil_scoped_release unlocked;
-    relu_grad(problem, tier, threads);
-  });
-}
-
-std::vector<std::string> isa_names() {
-  std::vector<std::string> names;
-  for (const Isa isa : available_isas()) names.emplace_back(isa_name(isa));
-  return names;
-}
-
 }  // namespace
 }  // namespace twophase
 
 PYBIND11_MODULE(_C, module) {
   using namespace twophase;
   module.doc() = "C++ kernels of twophase_fast; called through twophase_fast._native only.";
-  module.def("available_isas", isa_names);
+  module.def("available_isas", [] { return names_of(available_isas(), isa_name); });
   module.def("gram_", gram_binding);
   module.def("symmetrize_", symmetrize_binding);
   module.def("factored_gram_", factored_gram_binding);
@@ -430,9 +248,8 @@ PYBIND11_MODULE(_C, module) {
   module.def("random_projection_", random_projection_binding);
   module.def("linear_grad", linear_grad_binding);
   module.def("conv_grad", conv_grad_binding);
-  module.def("batch_norm_grad", batch_norm_grad_binding);
-  module.def("relu_grad_", relu_grad_binding);
-  module.def("conv_input_grad_", conv_input_grad_binding);
+  bind_pullback(module);
+  bind_split(module);
   module.def("pair_moments", pair_moments_binding);
   module.def("residual_moments", residual_moments_binding);
 }

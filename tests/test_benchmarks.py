@@ -12,7 +12,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from benchmarks import accuracy, jax_peer, memory, op_rivals, peers, readme, truth
+from benchmarks import accuracy, jax_peer, memory, op_claims, op_rivals, peers, readme, truth
 from benchmarks.claims import CLAIMS, Claim, describe, prediction
 from benchmarks.workloads import WORKLOADS, of_suite
 from twophase_fast.ntk import naive_entk
@@ -162,6 +162,36 @@ def test_a_claim_without_figures_is_not_measured():
     alone = Claim("a", peers.OURS, 1).check([row(peers.OURS, 1)])
     assert alone["holds"] is None
     assert "not measured" in describe(alone)
+
+
+def op_row(backend: str, seconds: float, unit: str | None = None, error: float = 1e-7) -> dict:
+    return {"op": "gram", "sizes": {"batch": 0, "n": 9, "m": 0}, "backend": backend, "status": "timed",
+            "seconds": seconds, "error": error, "matrix_unit": unit}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("ours", "holds"),
+    [
+        (op_row("cpu", 1.0), True),
+        (op_row("cpu", 1.1), False),
+        (op_row("cpu high", 1.0), None),
+        (op_row("cpu high", 1.0, "amx-emulated"), None),
+        (op_row("cpu high", 1.0, "amx", 9e-6), True),
+        (op_row("cpu high", 1.0, "amx", 2e-5), False),
+    ],
+)
+def test_claims_on_ops_are_checked_against_plain_torch(ours, holds):
+    rows = [ours, op_row("torch matmul", 3.0), op_row("torch slow", 4.0), op_row("reference", 0.1)]
+    result = op_claims.OpClaim("gram-n9", ours["backend"], 3).check(rows)
+    assert result["holds"] is holds
+    expected = {True: "holds", False: "DOES NOT HOLD", None: "not measured"}[holds]
+    assert op_claims.describe(result).startswith(expected)
+
+
+def test_claims_on_ops_name_rows():
+    labels = {claim.label: claim for claim in op_claims.OP_CLAIMS}
+    assert labels.keys() <= {op_claims.label({"op": row.op, "sizes": row.sizes}) for row in DEFAULT}
+    assert len([label for label in labels if label.startswith("factored_gram-n64-c10-t")]) == 4
 
 
 def test_tables_replace_what_stands_between_the_markers(tmp_path):

@@ -6,6 +6,7 @@ import functools
 import importlib.util
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -17,7 +18,9 @@ from twophase_fast import _native
 
 ROOT = Path(__file__).parents[1]
 SOURCES = ["csrc", "twophase_fast", "setup.py", "pyproject.toml", "README.md", "LICENSE"]
-WIDE = sorted(ROOT.glob("csrc/*/avx*.cpp"))
+WIDE = sorted(path for name in ("avx*.cpp", "amx.cpp") for path in ROOT.glob(f"csrc/*/{name}"))
+AMX = ROOT / "csrc/split_gram/amx.cpp"
+TILE_INSTRUCTIONS = ("ldtilecfg", "tilerelease", "tilezero", "tileloadd", "tilestored", "tdpbf16ps")
 BUILD_TOOLS = all(importlib.util.find_spec(name) for name in ("pip", "setuptools", "pybind11"))
 needs_build_tools = pytest.mark.skipif(not BUILD_TOOLS, reason="needs pip, setuptools and pybind11 in this environment")
 
@@ -113,6 +116,17 @@ def flags_of(name: str) -> list[str]:
     return json.loads(done.stdout)[name]
 
 
+def compile_wide(source: Path, made: Path, optimisation: str) -> Path:
+    """Compile one file with its flags; skip where the compiler does not know AMX, as setup.py leaves the file out."""
+    compiler = os.environ.get("CXX", "g++")
+    command = [compiler, "-std=c++17", optimisation, f"-I{ROOT / 'csrc'}", *flags_of(source.name)]
+    done = subprocess.run([*command, "-c", str(source), "-o", str(made)], capture_output=True, text=True)
+    if source == AMX and done.returncode and "-mamx" in done.stderr:
+        pytest.skip(f"{compiler} does not know AMX")
+    assert done.returncode == 0, done.stderr
+    return made
+
+
 @pytest.mark.full
 @needs_build_tools
 @pytest.mark.parametrize("source", WIDE, ids=lambda path: f"{path.parent.name}-{path.stem}")
@@ -121,11 +135,23 @@ def test_wide_files_share_no_functions(source, tmp_path):
     compiler, nm = shutil.which(os.environ.get("CXX", "g++")), shutil.which("nm")
     if compiler is None or nm is None:
         pytest.skip("needs a C++ compiler and nm")
-    flags = flags_of(source.name)
     for optimisation in ("-O0", "-O3"):
-        made = tmp_path / "wide.o"
-        command = [compiler, "-std=c++17", optimisation, f"-I{ROOT / 'csrc'}", *flags]
-        subprocess.run([*command, "-c", str(source), "-o", str(made)], check=True)
+        made = compile_wide(source, tmp_path / "wide.o", optimisation)
         symbols = subprocess.run([nm, "--defined-only", str(made)], capture_output=True, text=True, check=True).stdout
         assert symbols
         assert not [line for line in symbols.splitlines() if line.split()[1] in "WVu"]
+
+
+@pytest.mark.full
+@needs_build_tools
+def test_the_matrix_unit_is_in_the_object_code(tmp_path):
+    """No processor here may have it, so the instructions are looked for where the compiler put them."""
+    compiler, objdump = shutil.which(os.environ.get("CXX", "g++")), shutil.which("objdump")
+    if compiler is None or objdump is None:
+        pytest.skip("needs a C++ compiler and objdump")
+    made = compile_wide(AMX, tmp_path / "amx.o", "-O3")
+    code = subprocess.run([objdump, "-d", str(made)], capture_output=True, text=True, check=True).stdout
+    found = {name: len(re.findall(rf"\t{name}\b", code)) for name in TILE_INSTRUCTIONS}
+    assert all(found.values()), found
+    assert found["ldtilecfg"] == found["tilerelease"] == 1
+    assert "cvtne2ps2bf16" in code

@@ -24,8 +24,13 @@ except ImportError as error:
 
 _available: tuple[str, ...] = () if _C is None else tuple(_C.available_isas())
 
+_matrix_units: tuple[str, ...] = () if _C is None else tuple(_C.available_matrix_units())
+
 ISAS = ("scalar", "avx2", "avx512", "amx")
 """Instruction-set tiers, from the oracle upwards."""
+
+EMULATED = "amx-emulated"
+"""The matrix unit in plain C++, on any processor; runs only where `TWOPHASE_ISA` names it."""
 
 _forked = False
 _warned = False
@@ -65,13 +70,29 @@ def _warn_once(reason: str) -> None:
 def isa() -> str:
     """Return the instruction-set tier of the next call: the best available up to `TWOPHASE_ISA`."""
     available = available_isas()
-    highest = settings.isa() or ISAS[-1]
+    named = settings.isa()
+    highest = named if named in ISAS else ISAS[-1]
     return [tier for tier in available if ISAS.index(tier) <= ISAS.index(highest)][-1]
 
 
 def available_isas() -> tuple[str, ...]:
     """Return the tiers compiled in and supported by this processor, ascending; empty without the extension."""
     return _available
+
+
+def matrix_unit() -> str | None:
+    """Return who multiplies operands split into bfloat16 parts, or None where nothing gains from splitting them.
+
+    `"amx"` on a processor that has it, unless `TWOPHASE_ISA` stays below; `"amx-emulated"` where that names it.
+    """
+    if _C is not None and settings.isa() == EMULATED:
+        return EMULATED
+    return "amx" if available_isas() and isa() == "amx" else None
+
+
+def available_matrix_units() -> tuple[str, ...]:
+    """Return the matrix units that work here, the emulated ones (same bits, slow) after the real one."""
+    return _matrix_units
 
 
 def threads() -> int:
@@ -82,3 +103,8 @@ def threads() -> int:
 def call(function: str, *arguments: Any) -> Any:
     """Call a kernel of the extension with the tier and the number of threads of this moment."""
     return getattr(_C, function)(*arguments, isa(), threads())
+
+
+def call_split(function: str, *arguments: Any) -> Any:
+    """Call a kernel on split operands with the matrix unit, which there must be, and the number of threads."""
+    return getattr(_C, function)(*arguments, matrix_unit(), threads())

@@ -3,7 +3,7 @@
 | variable | meaning |
 |---|---|
 | `TWOPHASE_BACKEND` | backend every op uses when none is named: `reference`, `cpu` or `triton` |
-| `TWOPHASE_ISA` | highest instruction set the C++ kernels may use: `scalar`, `avx2`, `avx512`, `amx` |
+| `TWOPHASE_ISA` | highest instruction set in C++: `scalar`, `avx2`, `avx512`, `amx`; `amx-emulated` for tests |
 | `TWOPHASE_CACHE_DIR` | folder for calibration and autotuning results (default: `~/.cache/twophase_fast`) |
 | `TWOPHASE_AUTOTUNE` | `0`: Triton kernels take default launch configurations; `1` (default): the fastest, timed once |
 | `TRITON_INTERPRET` | `1`: Triton kernels take CPU tensors, under Triton's interpreter (slow; for tests) |
@@ -18,7 +18,7 @@ from twophase_fast._types import InputError
 
 _BACKENDS = ("reference", "cpu", "triton")
 _YES = ("1", "true", "on", "yes", "y")
-_ISAS = ("scalar", "avx2", "avx512", "amx")
+_ISAS = ("scalar", "avx2", "avx512", "amx", "amx-emulated")
 
 
 def _choice(name: str, allowed: tuple[str, ...]) -> str | None:

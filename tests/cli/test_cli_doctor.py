@@ -52,6 +52,11 @@ def test_forced_tier_is_reported(monkeypatch):
     assert found["extension"]["isa_chosen"] == "scalar"
     assert found["extension"]["isa_limit"] == "scalar"
     assert found["environment"]["TWOPHASE_ISA"] == "scalar"
+    assert found["extension"]["matrix_unit_chosen"].startswith("none: on a CPU precision 'high' runs as 'highest'")
+    monkeypatch.setenv("TWOPHASE_ISA", "amx-emulated")
+    found = json.loads(invoke("--json").output)
+    assert found["extension"]["matrix_unit_chosen"] == "amx-emulated"
+    assert found["extension"]["matrix_units"] == list(_native.available_matrix_units())
 
 
 def test_forced_backend_is_reported(monkeypatch):

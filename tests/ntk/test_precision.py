@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 import twophase_fast as tp
+from twophase_fast import _native
 
 
 def net():
@@ -16,10 +17,23 @@ def rows():
     return torch.randn(3, 6, generator=torch.Generator().manual_seed(1))
 
 
-def test_a_cpu_has_one_precision():
+def test_a_cpu_without_a_matrix_unit_has_one_precision(monkeypatch):
+    monkeypatch.setenv("TWOPHASE_ISA", "avx512")
     kernel, info = tp.entk(net(), rows(), precision="medium", return_info=True)
     assert info.precision == "highest"
     assert torch.equal(kernel, tp.entk(net(), rows()))
+
+
+@pytest.mark.skipif(_native.missing() is not None, reason="no C++ extension")
+def test_a_matrix_unit_runs_high(monkeypatch):
+    truth = tp.entk(net().double(), rows().double())
+    monkeypatch.setenv("TWOPHASE_ISA", "amx-emulated")
+    for precision, ran in (("highest", "highest"), ("high", "high"), ("medium", "high")):
+        kernel, info = tp.entk(net(), rows(), precision=precision, return_info=True)
+        assert info.precision == ran
+        assert float((kernel - truth).norm() / truth.norm()) < (1e-6 if ran == "highest" else 1e-5)
+    _, info = tp.entk(net().double(), rows().double(), precision="high", return_info=True)
+    assert info.precision == "highest"
 
 
 @pytest.mark.parametrize(("precision", "bound"), [("highest", 1e-6), ("high", 1e-5), ("medium", 2e-3)])

@@ -78,6 +78,8 @@ def _extension() -> dict[str, Any]:
         "isa_available": list(_native.available_isas()),
         "isa_chosen": _native.isa(),
         "isa_limit": settings.isa() or "none",
+        "matrix_units": list(_native.available_matrix_units()),
+        "matrix_unit_chosen": _native.matrix_unit() or "none: on a CPU precision 'high' runs as 'highest'",
         "threads": _native.threads(),
     }
 

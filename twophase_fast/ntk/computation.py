@@ -27,7 +27,7 @@ from twophase_fast.ntk.probe import Structure, probe
 from twophase_fast.ntk.program import Program, describe, widest_program
 from twophase_fast.ntk.readout import LiftedAccumulator, Readout, find_readout
 from twophase_fast.ntk.survey import Profile, can_batch, survey, widest
-from twophase_fast.ops import _dispatch
+from twophase_fast.ops._precision import precision_that_runs
 
 _IRREGULAR_SLICE = 256 * 2**20
 _IRREGULAR_TILE = 64
@@ -107,7 +107,7 @@ class Computation:
         self.summed, self.output = output == "sum", "trace" if output == "sum" else output
         self.tile, self.budget, self.reserved, self.per_parameter = tile, budget, reserved, per_parameter
         self.side, self.shares = side, shares
-        self.info = Info(precision if has_precisions(function) else "highest")
+        self.info = Info(running_precision(function, precision))
         self.readout: Readout | None = None
         self.directions = directions  # [K, C]; None stands for the identity
         self.partners: dict[str, str] = {}  # bias -> weight whose block carries it
@@ -298,7 +298,6 @@ class Computation:
         )
 
 
-def has_precisions(function: Function) -> bool:
-    """Return whether the backend that adds this function's Gram blocks has more than one precision."""
-    x = torch.empty(1, 1, dtype=function.dtype, device=function.device)
-    return function.dtype == torch.float32 and _dispatch.choose("gram_", None, x, x, None, "highest") == "triton"
+def running_precision(function: Function, wanted: Precision) -> Precision:
+    """Return the precision in which the backend that adds this function's Gram blocks runs."""
+    return precision_that_runs(wanted, torch.empty(1, 1, dtype=function.dtype, device=function.device))

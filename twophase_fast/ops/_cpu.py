@@ -25,6 +25,22 @@ def refuses(*tensors: torch.Tensor | None, dtypes: Sequence[torch.dtype] = FLOAT
     return [*reasons, missing] if missing else reasons
 
 
+def splits(precision: str, *tensors: torch.Tensor) -> bool:
+    """Return whether this precision splits operands into bfloat16 parts, for the matrix unit of this processor.
+
+    That takes float32 sums. "medium" runs as "high": products of bfloat16 parts alone would miss its bound.
+
+    Args:
+        precision: What was asked for.
+        tensors: Accumulators, or float32 operands.
+    """
+    return (
+        precision != "highest"
+        and all(tensor.dtype == torch.float32 for tensor in tensors)
+        and _native.matrix_unit() is not None
+    )
+
+
 def zeros(shape: Sequence[int], like: torch.Tensor) -> torch.Tensor:
     """Return zeros of this shape with the dtype of `like`, float32 or float64.
 

@@ -37,8 +37,7 @@ def factored_gram(
         a2: Inputs of the second side `[M, S, d]`, or None.
         g2: Cotangents of the second side `[M, C', S, p]`, or None; C' = C unless output="full".
         output: `"full"`, `"trace"` or `"diagonal"`.
-        precision: `"highest"` IEEE arithmetic of the dtype; `"high"` and `"medium"` allow split or reduced products
-            where the hardware has them.
+        precision: As in `gram`; where Jacobians are made on the way, they are made in `"highest"`.
         backend: `"reference"`, `"cpu"`, `"triton"`, or None for the first that fits.
 
     Returns:

@@ -5,9 +5,13 @@ FLOPs per pair of samples (a multiply-add is two), and relative throughput:
 | method | full | trace, diagonal | rate |
 |---|---|---|---|
 | pointwise (T = S = 1) | 2(d + C·C'·p) | - | 1 |
+| single (T = S = 1), on split operands only | 2(d + C·C'·p) | 2(d + C·p) | 3 |
 | tiles | 2TS(d + C·C'·p) | 2TS(d + C·p) | 1 |
+| split: tiles on split operands | 2TS(d + C·C'·p) | 2TS(d + C·p) | 2 |
 | half | 2TS(d + C'·p) + 2T·p·C·C' | - | 1; 0.7 for the second term |
-| materialised | 2pd·C·C' + building | 2pd·C + building | 0.9; 0.7 for building |
+| materialised | 2pd·C·C' + building | 2pd·C + building | 0.9 (2.7 on split operands); 0.7 for building |
+
+Split operands (precision "high" on AMX): the rates rest on a trial of `gram` on Sapphire Rapids, not on these kernels.
 
 Building the Jacobians takes 2pd·T·C per sample and side; it pays where many partners share it.
 """
@@ -17,12 +21,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
-Method: TypeAlias = Literal["tiles", "pointwise", "half", "materialised"]
+Method: TypeAlias = Literal["tiles", "pointwise", "single", "split", "half", "materialised"]
 
 DOT_RATE = 0.7
 """Throughput of the dot products <g, H> of `half`, relative to its matrix products."""
 GRAM_RATE = 0.9
 """Throughput of the Gram product of materialised Jacobians, likewise."""
+SPLIT_RATE = 3.0
+"""Throughput of Gram products of split operands on a matrix unit, relative to float32 without them."""
+SPLIT_TILES_RATE = 2.0
+"""Throughput of `split`, whose entry-by-entry products are float32 as ever, likewise."""
 BUILD_RATE = 0.7
 """Throughput of building Jacobians, likewise."""
 
@@ -64,13 +72,14 @@ class Sizes:
     outputs: int
 
 
-def method(sizes: Sizes, output: str) -> Method:
-    """Return the method with the least predicted time."""
-    if output == "full" and sizes.positions == sizes.positions2 == 1:
-        return "pointwise"
+def method(sizes: Sizes, output: str, *, split: bool = False) -> Method:
+    """Return the method with the least predicted time; `split`: Gram products may split their operands."""
+    if sizes.positions == sizes.positions2 == 1 and (split or output == "full"):
+        return "single" if split else "pointwise"
+    tiles = tiles_cost(sizes, output)
     costs: dict[Method, float] = {
-        "tiles": tiles_cost(sizes, output),
-        "materialised": materialised_cost(sizes, output),
+        **({"split": tiles / SPLIT_TILES_RATE} if split else {"tiles": tiles}),
+        "materialised": materialised_cost(sizes, output, GRAM_RATE * (SPLIT_RATE if split else 1)),
     }
     if output == "full":
         costs["half"] = _half(sizes)
@@ -91,9 +100,9 @@ def _half(s: Sizes) -> float:
     return products + 2 * s.positions * s.outputs * s.classes * s.classes2 / DOT_RATE
 
 
-def materialised_cost(s: Sizes, output: str) -> float:
+def materialised_cost(s: Sizes, output: str, gram_rate: float = GRAM_RATE) -> float:
     """Return the cost of `materialised`, likewise."""
     weights = 2 * s.outputs * s.inputs
     partners = max(s.samples, 1), max(s.samples2, 1)  # those who share the left, and the right Jacobian
     build = s.positions * s.classes / partners[1] + s.positions2 * s.classes2 / partners[0]
-    return weights * (_class_products(s, output) / GRAM_RATE + build / BUILD_RATE)
+    return weights * (_class_products(s, output) / gram_rate + build / BUILD_RATE)

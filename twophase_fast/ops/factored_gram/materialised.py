@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -32,11 +33,22 @@ def add(
     out: torch.Tensor, left: Side, right: Side | None, output: str, kernels: Kernels, precision: str = "highest"
 ) -> None:
     """Add the Gram block of (a, g) with (a2, g2) to `out`; with None the upper triangle of the symmetric one."""
+    with matrices_of(out, output) as rows:
+        for x, y in _slices(left, right, output, kernels, precision):
+            kernels.gram_(rows, x, y, precision)
+
+
+@contextmanager
+def matrices_of(out: torch.Tensor, output: str) -> Iterator[torch.Tensor]:
+    """Give `out` as the matrices `gram_` adds to, by way of a copy where its strides do not merge.
+
+    Yields:
+        `[N·C, M·C']` for full, `[N, M]` for trace, `[C, N, M]` for diagonal.
+    """
     axes = {"full": (0, 2, 1, 3), "trace": (0, 1), "diagonal": (2, 0, 1)}[output]
     permuted = out.permute(axes)
-    rows = permuted.flatten(0, 1).flatten(1) if output == "full" else permuted  # a copy where strides do not merge
-    for x, y in _slices(left, right, output, kernels, precision):
-        kernels.gram_(rows, x, y, precision)
+    rows = permuted.flatten(0, 1).flatten(1) if output == "full" else permuted
+    yield rows
     if rows.data_ptr() != out.data_ptr():
         permuted.copy_(rows.view(permuted.shape))
 

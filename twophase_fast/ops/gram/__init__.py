@@ -26,8 +26,10 @@ def gram(
     Args:
         x: `[N, P]` or `[B, N, P]`, float32, float64, bfloat16 or float16, any strides.
         y: `[M, P]` or `[B, M, P]`, dtype and device of `x`; None means `x`.
-        precision: `"highest"` IEEE arithmetic of the dtype; `"high"` and `"medium"` allow split or reduced
-            products where the hardware has them.
+        precision: `"highest"` IEEE arithmetic of the dtype; `"high"` (relative error of a block at most 1e-5) and
+            `"medium"` (2e-3) allow split or reduced products where the hardware has them. On a CPU that is AMX with
+            float32 sums: operands are split into two bfloat16 parts, "medium" runs as "high", and where magnitudes
+            leave the unit's range, or an operand is infinite or NaN, that part is computed as `"highest"`.
         backend: `"reference"`, `"cpu"`, `"triton"`, or None for the first that fits.
 
     Returns:

@@ -1,12 +1,13 @@
-"""Gram blocks in C++ (`csrc/gram`): cache-blocked, multi-threaded, half the work when symmetric."""
+"""Gram blocks in C++ (`csrc/gram`, `csrc/split_gram`): cache-blocked, multi-threaded, half the work when symmetric."""
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 
 from twophase_fast import _native
 from twophase_fast.ops._checks import ALL_FLOATS, FLOATS
-from twophase_fast.ops._cpu import refuses, zeros
+from twophase_fast.ops._cpu import refuses, splits, zeros
 
 
 def refuses_gram(x: torch.Tensor, y: torch.Tensor | None, precision: str) -> list[str]:
@@ -25,7 +26,7 @@ def refuses_symmetrize_(out: torch.Tensor) -> list[str]:
 
 
 def gram(x: torch.Tensor, y: torch.Tensor | None, precision: str) -> torch.Tensor:
-    """Return x yᵀ; every precision runs as "highest" (no unit of this tier gains from less)."""
+    """Return x yᵀ; below "highest" from split operands where a matrix unit gains from them."""
     rows = x if y is None else y
     out = zeros((*x.shape[:-1], rows.shape[-2]), x)  # float32 for half precision
     gram_(out, x, y, precision)
@@ -36,13 +37,40 @@ def gram(x: torch.Tensor, y: torch.Tensor | None, precision: str) -> torch.Tenso
 
 def gram_(out: torch.Tensor, x: torch.Tensor, y: torch.Tensor | None, precision: str) -> None:
     """Add x yᵀ to `out`, in any strides; with y=None the upper triangle only."""
-    left, right = _matrices(x), None if y is None else _matrices(y)
-    _native.call("gram_", _matrices(out).numpy(), left.numpy(), None if right is None else right.numpy())
+    if splits(precision, out):
+        return split_gram_(out, x, y)
+    _native.call("gram_", *_arrays(out, x, y))
+
+
+def split_gram_(
+    out: torch.Tensor,
+    x: torch.Tensor,
+    y: torch.Tensor | None,
+    weights: torch.Tensor | None = None,
+    *,
+    all_products: bool = False,
+) -> None:
+    """Add x yᵀ to `out` from operands split into bfloat16 parts; with y=None the upper triangle only.
+
+    Args:
+        out: `[N, M]` or `[B, N, M]`, float32.
+        x: `[N, P]` or `[B, N, P]`, float32.
+        y: `[M, P]` or `[B, M, P]`, or None for x.
+        weights: `[N', M']`, float32, or None: entries are multiplied by them before they are added; each counts for
+            N/N' rows and M/M' columns of every matrix.
+        all_products: Four products of parts instead of three: a third more time for a third of the error.
+    """
+    factors = None if weights is None else weights.numpy()
+    _native.call_split("split_gram_", *_arrays(out, x, y), factors, all_products)
 
 
 def symmetrize_(out: torch.Tensor) -> None:
     """Mirror the strictly upper triangle to the lower one."""
     _native.call("symmetrize_", _matrices(out).numpy())
+
+
+def _arrays(*tensors: torch.Tensor | None) -> list[np.ndarray | None]:
+    return [None if tensor is None else _matrices(tensor).numpy() for tensor in tensors]
 
 
 def _matrices(tensor: torch.Tensor) -> torch.Tensor:

@@ -1,0 +1,101 @@
+// What pulls cotangents back through convolutions, normalisations and ReLUs.
+#include "bindings.h"
+
+#include "batch_norm_grad/batch_norm_grad.h"
+#include "conv_input_grad/conv_input_grad.h"
+
+namespace twophase {
+namespace {
+
+// geometry: stride, padding and dilation of the two axes, then groups.
+template <class T>
+ConvInputGrad<T> pull_back(py::array& out, const py::array& g, const py::array& weight,
+                           const std::vector<int64_t>& geometry) {
+  require(out.ndim() == 4 && g.ndim() == 4 && weight.ndim() == 4 && geometry.size() == 7,
+          "expected out [B, Cin, H, W], g [B, Cout, oh, ow], weight [Cout, Cin / groups, kh, kw]");
+  require(holds<T>(out) && holds<T>(g) && holds<T>(weight), "arrays differ in dtype");
+  ConvInputGrad<T> f{};
+  f.images = out.shape(0), f.cin = out.shape(1), f.height = out.shape(2), f.width = out.shape(3);
+  f.cout = g.shape(1), f.out_height = g.shape(2), f.out_width = g.shape(3), f.groups = geometry[6];
+  require(f.groups > 0 && f.cin % f.groups == 0 && f.cout % f.groups == 0,
+          "groups do not divide the channels");
+  require(g.shape(0) == f.images && weight.shape(0) == f.cout && weight.shape(1) == f.cin / f.groups,
+          "out, g and weight do not fit");
+  for (size_t axis = 0; axis < 2; ++axis) {
+    f.kernel[axis] = weight.shape(2 + axis), f.stride[axis] = geometry[axis];
+    f.padding[axis] = geometry[2 + axis], f.dilation[axis] = geometry[4 + axis];
+    const int64_t padded = out.shape(2 + axis) + 2 * f.padding[axis];
+    const int64_t expected = (padded - f.dilation[axis] * (f.kernel[axis] - 1) - 1) / f.stride[axis] + 1;
+    require(g.shape(2 + axis) == expected, "the positions of out and g do not fit the convolution");
+  }
+  require(contiguous_images(out) && contiguous_images(g) && contiguous_images(weight) &&
+              (f.cout < 2 || stride<T>(weight, 0) == weight.size() / f.cout),
+          "an image or the weight is not contiguous");
+  f.g = static_cast<const T*>(g.data()), f.g_image = stride<T>(g, 0);
+  f.weight = static_cast<const T*>(weight.data());
+  f.out = static_cast<T*>(out.mutable_data()), f.out_image = stride<T>(out, 0);
+  return f;
+}
+
+void conv_input_grad_binding(py::array out, const py::array& g, const py::array& weight,
+                             const std::vector<int64_t>& geometry, bool add, bool large_tiles,
+                             const std::string& isa, int threads) {
+  with_element_type(out, [&](auto zero) {
+    using T = decltype(zero);
+    ConvInputGrad<T> problem = pull_back<T>(out, g, weight, geometry);
+    problem.add = add, problem.large_tiles = large_tiles;
+    const Isa tier = parse_isa(isa);
+    const py::gil_scoped_release unlocked;
+    conv_input_grad(problem, tier, threads);
+  });
+}
+
+// g [N, C, K, T], x and relu [N, K, T], the others [K] or [N, C, K].
+void batch_norm_grad_binding(py::array out, py::array weight_grad, py::array bias_grad, const py::array& g,
+                             const py::array& x, const py::array& mean, const py::array& rstd,
+                             const std::optional<py::array>& weight, const std::optional<py::array>& relu,
+                             const std::string& isa, int threads) {
+  require(g.ndim() == 4, "expected g [N, C, K, T]");
+  with_element_type(out, [&](auto zero) {
+    using T = decltype(zero);
+    const int64_t n = g.shape(0), c = g.shape(1), k = g.shape(2), t = g.shape(3), rows = n * c * k;
+    const BatchNormGrad<T> problem{n,
+                                   c,
+                                   k,
+                                   t,
+                                   whole<const T>(g, rows * t),
+                                   whole<const T>(x, n * k * t),
+                                   relu ? whole<const T>(*relu, n * k * t) : nullptr,
+                                   whole<const T>(mean, k),
+                                   whole<const T>(rstd, k),
+                                   weight ? whole<const T>(*weight, k) : nullptr,
+                                   whole<T>(out, rows * t),
+                                   whole<T>(weight_grad, rows),
+                                   whole<T>(bias_grad, rows)};
+    const Isa tier = parse_isa(isa);
+    const py::gil_scoped_release unlocked;
+    batch_norm_grad(problem, tier, threads);
+  });
+}
+
+void relu_grad_binding(py::array g, const py::array& relu, const std::string& isa, int threads) {
+  require(g.ndim() == 3, "expected g [N, C, elements]");
+  with_element_type(g, [&](auto zero) {
+    using T = decltype(zero);
+    const int64_t n = g.shape(0), c = g.shape(1), size = g.shape(2);
+    const ReluGrad<T> problem{n, c, size, whole<T>(g, n * c * size), whole<const T>(relu, n * size)};
+    const Isa tier = parse_isa(isa);
+    const py::gil_scoped_release unlocked;
+    relu_grad(problem, tier, threads);
+  });
+}
+
+}  // namespace
+
+void bind_pullback(py::module_& module) {
+  module.def("batch_norm_grad", batch_norm_grad_binding);
+  module.def("relu_grad_", relu_grad_binding);
+  module.def("conv_input_grad_", conv_input_grad_binding);
+}
+
+}  // namespace twophase
