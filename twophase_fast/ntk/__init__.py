@@ -12,6 +12,7 @@
 | `probe`, `labels`, `uses`, `graph` | which nodes use which parameter, and whose sample each entry is |
 | `calibration`, `timing` | throughputs of this machine, cached; predicted seconds |
 | `capture`, `accumulate` | one tile's factors; adding Gram blocks |
+| `route`, `pullback` | which nodes go by rule, for all outputs in one call; cotangents on their way |
 | `readout`, `biases` | wide readouts cut off exactly; biases carried by their layer's weight |
 | `forward`, `inputs`, `parameters`, `guards` | the function, its inputs, what is refused and restored |
 | `estimate`, `output_probes`, `sketch` | unbiased estimates with error bars |

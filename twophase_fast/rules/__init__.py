@@ -7,7 +7,10 @@ answers with a *factor*: a compact form of the per-sample Jacobian rows of that 
     node, slot, cotangents [N, C, ...]  --rule-->  Outer(a, g) | Conv(x, g) | Lookup(tokens, g) | Dense(J)
 
 To support a new kind of node, add one file here with a function under `@rule("NodeName")` and one row in
-`twophase_fast.testing.RULE_CASES`. A node without a rule goes through `generic`, which is exact and slower.
+`twophase_fast._model_cases`. A node without a rule goes through `generic`, which is exact and slower.
+`backward` is the other half: nodes that pull the cotangents of all outputs back in one call, by the ops, where torch's
+engine would take them one at a time. A node it does not know goes through torch's engine.
+
 What never enters this folder: modules, tiles, kernels of whole models.
 """
 
