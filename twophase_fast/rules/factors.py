@@ -198,13 +198,12 @@ class Conv:
         return self.dense(channels, place[: self.slice_elements(channels)].view(shape)).flatten(2)
 
     def unfold(self) -> Outer:
-        """Return the same factor with explicit patches (groups = 1, two spatial axes)."""
+        """Return the same factor with explicit patches (groups = 1, two spatial axes), in the axes' own strides."""
         patches = torch.nn.functional.unfold(
             self.x, self.kernel_size, dilation=self.dilation, padding=self.padding, stride=self.stride
         )
         n, c, p = self.g.shape[:3]
-        g = self.g.reshape(n, c, p, -1).transpose(2, 3)
-        return Outer(patches.transpose(1, 2).contiguous(), g.contiguous(), self.shape)
+        return Outer(patches.transpose(1, 2), self.g.reshape(n, c, p, -1).transpose(2, 3), self.shape)
 
 
 @dataclass(frozen=True)
