@@ -8,6 +8,7 @@ import torch.nn.functional as F
 
 from twophase_fast import _native, ops
 from twophase_fast._types import BackendError, InputError
+from twophase_fast.ops.conv_input_grad import reference
 
 BACKENDS = ["reference", *([] if _native.missing() else ["cpu"])]
 ISAS = pytest.mark.parametrize("isa", _native.available_isas())
@@ -147,6 +148,26 @@ def test_rows_and_columns_that_no_cotangent_reaches_are_zero(backend):
     out = torch.ones_like(got)
     ops.conv_input_grad_(out, g, weight, stride=4, add=True, backend=backend)
     assert (out[:, :, [2, 3, 6]] == 1).all()
+
+
+def test_the_reference_convolves_in_ieee_arithmetic(monkeypatch):
+    conv, seen, plain = torch.backends.cudnn.conv, [], reference._TRANSPOSED[2]
+    if not hasattr(conv, "fp32_precision"):
+        pytest.skip("this torch has no such switch for convolutions")
+
+    def spy(*arguments):
+        seen.append(conv.fp32_precision)
+        return plain(*arguments)
+
+    monkeypatch.setitem(reference._TRANSPOSED, 2, spy)
+    before = conv.fp32_precision
+    try:
+        conv.fp32_precision = "tf32"
+        ops.conv_input_grad(randn(20, 1, 2, 4, 4), randn(21, 2, 2, 3, 3), (4, 4), padding=1, backend="reference")
+        assert seen == ["ieee"]
+        assert conv.fp32_precision == "tf32"
+    finally:
+        conv.fp32_precision = before
 
 
 def test_three_spatial_axes_name_the_reason():
