@@ -8,6 +8,7 @@ import torch.nn.functional as F
 
 from twophase_fast import _native, ops
 from twophase_fast._types import BackendError, InputError
+from twophase_fast.ops.conv_input_grad import reference
 
 BACKENDS = ["reference", *([] if _native.missing() else ["cpu"])]
 ISAS = pytest.mark.parametrize("isa", _native.available_isas())
@@ -64,12 +65,12 @@ def test_equals_autograd(geometry, backend):
 @pytest.mark.parametrize("padding", [0, 1, 2])
 def test_images_smaller_and_larger_than_a_tile(padding, isa, monkeypatch):
     monkeypatch.setenv("TWOPHASE_ISA", isa)
-    weight = randn(4, 3, 2, 3, 3)
+    weight = randn(4, 5, 4, 3, 3)
     for height, width in itertools.product([1, 2, 3, 4, 5, 8], repeat=2):
         places = (height + 2 * padding - 2, width + 2 * padding - 2)
         if min(places) < 1:
             continue
-        g, out = randn(5, 7, 3, *places), torch.full((7, 2, height, width), torch.nan, dtype=torch.float64)
+        g, out = randn(5, 7, 5, *places), torch.full((7, 4, height, width), torch.nan, dtype=torch.float64)
         exact = ops.conv_input_grad(g, weight, (height, width), padding=padding, backend="reference")
         ops.conv_input_grad_(out, g, weight, padding=padding, backend="cpu")
         torch.testing.assert_close(out, exact, rtol=1e-13, atol=1e-13)
@@ -78,7 +79,7 @@ def test_images_smaller_and_larger_than_a_tile(padding, isa, monkeypatch):
 
 
 @ISAS
-@pytest.mark.parametrize(("cin", "cout"), [(1, 1), (1, 17), (17, 3), (3, 17), (35, 1), (50, 70)])
+@pytest.mark.parametrize(("cin", "cout"), [(1, 1), (1, 17), (17, 3), (3, 17), (35, 1), (4, 17), (17, 4), (50, 70)])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
 def test_channels_that_fill_no_register(dtype, cin, cout, isa, monkeypatch):
     monkeypatch.setenv("TWOPHASE_ISA", isa)
@@ -110,7 +111,7 @@ def test_winograd_is_at_most_twice_as_wrong_as_torch(cout, cin, side, padding, i
 def test_large_tiles_keep_what_precision_high_promises(dtype, isa, monkeypatch):
     """There are enough images for large tiles to be chosen, which shows in another rounding."""
     monkeypatch.setenv("TWOPHASE_ISA", isa)
-    for cin, cout, padding, size in ((5, 6, 1, (8, 8)), (33, 16, 0, (9, 8)), (2, 3, 2, (3, 13)), (7, 64, 1, (4, 12))):
+    for cin, cout, padding, size in ((5, 6, 1, (8, 8)), (33, 16, 0, (9, 8)), (4, 5, 2, (3, 13)), (7, 64, 1, (4, 12))):
         places = [extent + 2 * padding - 2 for extent in size]
         g, weight = randn(8, 130, cout, *places, dtype=dtype), randn(9, cout, cin, 3, 3, dtype=dtype)
         exact = ops.conv_input_grad(g.double(), weight.double(), size, padding=padding, backend="reference")
@@ -147,6 +148,26 @@ def test_rows_and_columns_that_no_cotangent_reaches_are_zero(backend):
     out = torch.ones_like(got)
     ops.conv_input_grad_(out, g, weight, stride=4, add=True, backend=backend)
     assert (out[:, :, [2, 3, 6]] == 1).all()
+
+
+def test_the_reference_convolves_in_ieee_arithmetic(monkeypatch):
+    conv, seen, plain = torch.backends.cudnn.conv, [], reference._TRANSPOSED[2]
+    if not hasattr(conv, "fp32_precision"):
+        pytest.skip("this torch has no such switch for convolutions")
+
+    def spy(*arguments):
+        seen.append(conv.fp32_precision)
+        return plain(*arguments)
+
+    monkeypatch.setitem(reference._TRANSPOSED, 2, spy)
+    before = conv.fp32_precision
+    try:
+        conv.fp32_precision = "tf32"
+        ops.conv_input_grad(randn(20, 1, 2, 4, 4), randn(21, 2, 2, 3, 3), (4, 4), padding=1, backend="reference")
+        assert seen == ["ieee"]
+        assert conv.fp32_precision == "tf32"
+    finally:
+        conv.fp32_precision = before
 
 
 def test_three_spatial_axes_name_the_reason():

@@ -10,7 +10,7 @@ from twophase_fast.ops._case import ODD_SIZES, Inputs, OpCase, Sizes, random
 
 def _sizes() -> list[Sizes]:
     """Channels are per group; `size` is the last spatial axis, the others are 5."""
-    base = {"n": 2, "groups": 1, "cin": 3, "cout": 4, "dims": 2, "size": 9, "add": 1}
+    base = {"n": 2, "groups": 1, "cin": 5, "cout": 4, "dims": 2, "size": 9, "add": 1}
     taps = {"kernel": 3, "stride": 1, "padding": 1, "dilation": 1}
     sizes: list[Sizes] = [{**base, **taps, "groups": g, "cin": i, "cout": o} for g, i, o in ((2, 2, 3), (5, 1, 1))]
     sizes += [{**base, **taps, "size": size, "add": size % 2} for size in ODD_SIZES]

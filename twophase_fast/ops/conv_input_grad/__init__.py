@@ -30,7 +30,7 @@ def conv_input_grad(
     another padding mode pull back through the padding separately. Operands may have any strides and are only read;
     images that are contiguous are read in place.
 
-    On the CPU, kernels of 3x3 with stride, dilation and groups 1 are applied by Winograd's algorithm; there an
+    On the CPU, kernels of 3x3 with stride, dilation and groups 1 are mostly applied by Winograd's algorithm; there an
     infinite or NaN cotangent may also spoil results up to three places away from those it reaches.
 
     Args:

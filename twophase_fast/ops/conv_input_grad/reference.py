@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import torch
 from torch.nn.functional import conv_transpose1d, conv_transpose2d, conv_transpose3d
 
-from twophase_fast.ops._ieee import ieee_float32
+from twophase_fast.ops._ieee import ieee_convolutions
 
 _TRANSPOSED = {1: conv_transpose1d, 2: conv_transpose2d, 3: conv_transpose3d}
 
@@ -46,7 +46,7 @@ def conv_input_grad_(
     precision: str,
 ) -> None:
     """Write the gradients to `out`, or add them to it."""
-    with ieee_float32():
+    with ieee_convolutions():
         pulled = _transposed(g, weight, out.shape[2:], stride, padding, dilation, groups)
     if add:
         out += pulled
