@@ -29,11 +29,15 @@ struct Four {
   static Register negative_multiply_add(Register a, Register b, Register c) {
     return _mm256_fnmadd_pd(a, b, c);
   }
-  static Register absolute(Register a) { return _mm256_andnot_pd(_mm256_set1_pd(-0.0), a); }
-  static Register maximum(Register a, Register b) { return _mm256_max_pd(a, b); }
-  static Count count_zeros(Count c, Register a) {
-    return _mm256_sub_epi64(c, _mm256_cmpeq_epi64(_mm256_castpd_si256(a), zero_count()));  // true is -1
+  static Register larger(Register a, Register b) {
+    return _mm256_max_pd(_mm256_andnot_pd(_mm256_set1_pd(-0.0), a), b);
   }
+  static Count count_zeros(Count c, Register a) {
+    const Register zeros = _mm256_cmp_pd(a, zero(), _CMP_EQ_OQ);
+    return _mm256_sub_epi64(c, _mm256_castpd_si256(zeros));  // true is -1
+  }
+  static void store(double* p, Register a) { _mm256_storeu_pd(p, a); }
+  static void fetch(const void* p) { _mm_prefetch(static_cast<const char*>(p), _MM_HINT_T1); }
   static double sum(Register v) {
     const __m128d pair = _mm_add_pd(_mm256_castpd256_pd128(v), _mm256_extractf128_pd(v, 1));
     return _mm_cvtsd_f64(_mm_add_sd(pair, _mm_unpackhi_pd(pair, pair)));
@@ -53,8 +57,8 @@ struct Four {
 
 }  // namespace
 
-const MomentKernels moments_avx2 = {chunk_moments<Four, false>, chunk_moments<Four, true>,
-                                    chunk_residual<Four>};
+const MomentKernels moments_avx2 = {chunk_moments<Four, false>, chunk_moments<Four, true>, chunk_widen<Four>,
+                                    chunk_shared<Four>, chunk_residual<Four>};
 
 }  // namespace twophase
 #endif

@@ -29,12 +29,15 @@ struct Eight {
   static Register negative_multiply_add(Register a, Register b, Register c) {
     return _mm512_fnmadd_pd(a, b, c);
   }
-  static Register absolute(Register a) { return _mm512_abs_pd(a); }
-  static Register maximum(Register a, Register b) { return _mm512_max_pd(a, b); }
+  static Register larger(Register a, Register b) {
+    return _mm512_range_pd(a, b, 0b1011);  // larger absolute value, sign cleared
+  }
   static Count count_zeros(Count c, Register a) {
-    const __mmask8 zeros = _mm512_cmpeq_epi64_mask(_mm512_castpd_si512(a), zero_count());
+    const __mmask8 zeros = _mm512_cmp_pd_mask(a, zero(), _CMP_EQ_OQ);
     return _mm512_mask_sub_epi64(c, zeros, c, _mm512_set1_epi64(-1));
   }
+  static void store(double* p, Register a) { _mm512_storeu_pd(p, a); }
+  static void fetch(const void* p) { _mm_prefetch(static_cast<const char*>(p), _MM_HINT_T1); }
   static double sum(Register v) {
     const Lanes lanes(v);
     double sum = 0;
@@ -60,7 +63,7 @@ struct Eight {
 }  // namespace
 
 const MomentKernels moments_avx512 = {chunk_moments<Eight, false>, chunk_moments<Eight, true>,
-                                      chunk_residual<Eight>};
+                                      chunk_widen<Eight>, chunk_shared<Eight>, chunk_residual<Eight>};
 
 }  // namespace twophase
 #endif

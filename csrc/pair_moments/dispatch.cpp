@@ -41,6 +41,28 @@ ChunkMoments swapped(const ChunkMoments& m) {
   return {m.xy, m.yy, m.xx, m.dd, -m.dy, -m.ds, m.max_abs_d, m.changed, -m.dx};
 }
 
+// The pairs of a chunk, one by one.
+void reduce_pairs(MomentsFunction* moments, const PairList& pairs, int64_t begin, int64_t size,
+                  std::vector<ChunkMoments>& sums) {
+  const Element element = pairs.position.element;
+  for (int64_t i = 0; i < pairs.size(); ++i) {
+    add(sums[i], moments(element, at(pairs.x(i), element, begin), at(pairs.y(i), element, begin), size));
+  }
+}
+
+// Several runs against one.
+void reduce_shared(const MomentKernels& kernel, const PairList& pairs, int64_t begin, int64_t size,
+                   std::vector<ChunkMoments>& sums) {
+  alignas(64) double wide[kMaxChunk];
+  const Element element = pairs.position.element;
+  const SharedChunk y{wide, kernel.widen(element, at(pairs.position.y, element, begin), size, wide)};
+  for (int64_t i = 0; i < pairs.size(); ++i) {
+    const bool last = i + 1 == pairs.size();
+    const void* next = at(pairs.x(last ? 0 : i + 1), element, last ? begin + size : begin);
+    add(sums[i], kernel.moments_with_shared(element, at(pairs.x(i), element, begin), y, size, next));
+  }
+}
+
 }  // namespace
 
 void pair_moments(const std::vector<MomentsPosition>& positions, Isa isa, int threads, double* out) {
@@ -49,8 +71,9 @@ void pair_moments(const std::vector<MomentsPosition>& positions, Isa isa, int th
   MomentsFunction* moments = positions.empty() || positions[0].y ? kernel.moments : kernel.moments_with_dy;
   const auto sums = sweep_pairs<ChunkMoments>(
       positions, threads,
-      [&](Element element, const void* x, const void* y, int64_t size, ChunkMoments& sum) {
-        add(sum, moments(element, x, y, size));
+      [&](const PairList& pairs, int64_t begin, int64_t size, std::vector<ChunkMoments>& sums) {
+        if (shares_y(pairs.position)) return reduce_shared(kernel, pairs, begin, size, sums);
+        reduce_pairs(moments, pairs, begin, size, sums);
       },
       [](ChunkMoments& sum, const ChunkMoments& part) { add(sum, part); });
   for (int64_t p = 0; p < count; ++p) {
@@ -70,8 +93,10 @@ void residual_moments(const std::vector<MomentsPosition>& positions, double scal
   const MomentKernels& kernel = kernels(isa);
   const auto sums = sweep_pairs<ChunkResidual>(
       positions, threads,
-      [&](Element element, const void* x, const void* y, int64_t size, ChunkResidual& sum) {
-        add(sum, kernel.residual(element, x, y, size, scale));
+      [&](const PairList& pairs, int64_t begin, int64_t size, std::vector<ChunkResidual>& sums) {
+        const Element element = pairs.position.element;
+        const void *x = at(pairs.x(0), element, begin), *y = at(pairs.y(0), element, begin);
+        add(sums[0], kernel.residual(element, x, y, size, scale));
       },
       [](ChunkResidual& sum, const ChunkResidual& part) { add(sum, part); });
   for (size_t p = 0; p < positions.size(); ++p) {

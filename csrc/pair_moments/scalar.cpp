@@ -62,15 +62,16 @@ struct Lanes {
   static Register negative_multiply_add(const Register& a, const Register& b, const Register& c) {
     return make([&](int i) { return std::fma(-a.lane[i], b.lane[i], c.lane[i]); });
   }
-  static Register absolute(const Register& a) {
-    return make([&](int i) { return std::fabs(a.lane[i]); });
-  }
-  static Register maximum(const Register& a, const Register& b) {
-    return make([&](int i) { return a.lane[i] > b.lane[i] ? a.lane[i] : b.lane[i]; });
+  static Register larger(const Register& a, const Register& b) {
+    return make([&](int i) { return std::fabs(a.lane[i]) > b.lane[i] ? std::fabs(a.lane[i]) : b.lane[i]; });
   }
   static Count count_zeros(const Count& c, const Register& a) {
     return make([&](int i) { return c.lane[i] + (a.lane[i] == 0.0); });
   }
+  static void store(double* p, const Register& a) {
+    for (int i = 0; i < width; ++i) p[i] = a.lane[i];
+  }
+  static void fetch(const void*) {}
   static double sum(const Register& v) {
     double result = 0.0;
     for (const double lane : v.lane) result += lane;
@@ -87,6 +88,6 @@ struct Lanes {
 }  // namespace
 
 const MomentKernels moments_scalar = {chunk_moments<Lanes, false>, chunk_moments<Lanes, true>,
-                                      chunk_residual<Lanes>};
+                                      chunk_widen<Lanes>, chunk_shared<Lanes>, chunk_residual<Lanes>};
 
 }  // namespace twophase

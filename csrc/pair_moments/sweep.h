@@ -12,7 +12,9 @@
 namespace twophase {
 
 constexpr int64_t kGroup = 65536;        // elements of a vector summed by one task
-constexpr int64_t kChunkBytes = 131072;  // of all runs together, so that a chunk stays in a core's L2
+constexpr int64_t kChunkBytes = 131072;  // of all runs together, so that a chunk of all pairs stays in L2
+constexpr int64_t kSharedBytes = 4096;   // of each run, where only y meets others: a page
+constexpr int64_t kMaxChunk = 4096;      // elements
 constexpr int64_t kSerialElements = 32768;
 
 // The pairs of one position: every x with y, or every x with itself and the later ones.
@@ -36,9 +38,13 @@ inline int64_t element_bytes(Element element) {
   return element == Element::f64 ? 8 : element == Element::f32 ? 4 : 2;
 }
 
-// A power of two from 256 to 4096 elements.
+// Whether several x meet one y, which is then widened once for all.
+inline bool shares_y(const MomentsPosition& position) { return position.y && position.x.size() > 1; }
+
+// A power of two from 256 to 4096 elements. A shared y, widened, and one x stay in L1.
 inline int64_t chunk_size(const MomentsPosition& position) {
-  int64_t size = 4096;
+  if (shares_y(position)) return kSharedBytes / element_bytes(position.element);
+  int64_t size = kMaxChunk;
   const int64_t vectors = static_cast<int64_t>(position.x.size()) + 1;
   while (size > 256 && size * vectors * element_bytes(position.element) > kChunkBytes) size /= 2;
   return size;
@@ -48,8 +54,8 @@ inline const void* at(const void* vector, Element element, int64_t index) {
   return static_cast<const char*>(vector) + index * element_bytes(element);
 }
 
-// result[position][pair]: reduce(element, x, y, size, sum) adds one chunk to a sum, merge(sum, part) adds a
-// group's.
+// result[position][pair]: reduce(pairs, begin, size, sums) adds a chunk of all pairs to their sums,
+// merge(sum, part) adds a group's.
 template <class Sum, class Reduce, class Merge>
 std::vector<std::vector<Sum>> sweep_pairs(const std::vector<MomentsPosition>& positions, int threads,
                                           const Reduce& reduce, const Merge& merge) {
@@ -75,10 +81,7 @@ std::vector<std::vector<Sum>> sweep_pairs(const std::vector<MomentsPosition>& po
     task.sums.assign(list.size(), Sum{});
     for (int64_t i = task.begin; i < task.end; i += step) {
       const int64_t size = std::min(step, task.end - i);
-      for (int64_t pair = 0; pair < list.size(); ++pair) {
-        reduce(position.element, at(list.x(pair), position.element, i), at(list.y(pair), position.element, i),
-               size, task.sums[pair]);
-      }
+      reduce(list, i, size, task.sums);
     }
   };
   parallel_tasks(static_cast<int64_t>(tasks.size()), total < kSerialElements ? 1 : threads,

@@ -112,6 +112,21 @@ def test_nan_survives_chunks_and_groups(backend):
     y[3] = torch.nan
     y[-1] = 5.0
     assert ops.pair_moments(x, y, backend=backend).max_abs_d.isnan()
+    assert ops.pair_moments([[x], [y], [x]], x, backend=backend).max_abs_d.isnan().flatten().tolist() == [
+        False,
+        True,
+        False,
+    ]
+
+
+def test_infinities_are_changes_whatever_they_meet(backend):
+    """inf - inf is NaN, which counts as changed; so does a NaN."""
+    x = torch.tensor([torch.inf, -torch.inf, torch.nan, 0.0, -0.0, 1.0])
+    y = torch.tensor([torch.inf, -torch.inf, torch.nan, -0.0, 0.0, 1.0])
+    for runs in ([[x]], [[x], [x]]):
+        m = ops.pair_moments(runs, y, backend=backend)
+        assert m.changed.flatten().tolist() == [3.0] * len(runs)
+        assert m.max_abs_d.isnan().all()
 
 
 def test_equal_dense_strides_are_read_in_memory_order():

@@ -138,7 +138,8 @@ def _moment_operands(inputs: Inputs) -> tuple[Any, ...]:
 
 _MOMENT_SIZES = [{"p": p, "runs": 1, "s": 1} for p in ODD_SIZES]
 _MOMENT_SIZES += [{"p": 37, "runs": runs, "s": s} for runs in (2, 5) for s in (0, 1)]
-_MOMENT_SIZES += [{"p": 9001, "runs": 3, "s": 0}, {"p": 70001, "runs": 1, "s": 1}]
+_MOMENT_SIZES += [{"p": p, "runs": 2, "s": 1} for p in (*ODD_SIZES[::3], 1023, 5000)]
+_MOMENT_SIZES += [{"p": 9001, "runs": 3, "s": 1}, {"p": 9001, "runs": 3, "s": 0}, {"p": 70001, "runs": 1, "s": 1}]
 
 OP_CASES: tuple[OpCase, ...] = (
     OpCase("gram", ops.gram, _gram_sizes(), _make_gram, dtypes=ALL_FLOATS),
