@@ -28,7 +28,7 @@ from twophase_fast._types import StorageError
 Table = tuple[tuple[float, float], ...]
 """Pairs (size, FLOP/s), by rising size."""
 
-_FORMAT = 1
+_FORMAT = 2
 _REPEATS = 3
 _LEAST_SECONDS = 0.05  # spent on one size
 

@@ -11,7 +11,7 @@ from typing import NoReturn
 import torch
 from tqdm import tqdm
 
-from twophase_fast._pages import give_back, resident_bytes, room
+from twophase_fast._pages import economical, give_back, resident_bytes, room
 from twophase_fast._types import InputError, Precision, UnsupportedModelError
 from twophase_fast.ntk.accumulate import Accumulator
 from twophase_fast.ntk.biases import bias_partners
@@ -139,7 +139,7 @@ class Computation:
             profiles, program = self._make_plan()
         if timer is not None and program is not None:
             self.info.plan = timer(self, profiles, program)
-        with self.info.timed("probe"):
+        with self.info.timed("probe"), economical(self.budget is not None):
             self.structures = [structure.without_graphs() for structure in self.structures]
             give_back()
         return self.info.plan
@@ -203,7 +203,7 @@ class Computation:
 
     def block(self, rows: slice, columns: slice, *, bar: tqdm | None = None) -> dict[str, torch.Tensor]:
         """Return name -> kernel between some of the rows and some of the columns."""
-        with tqdm(disable=True) as silent:
+        with tqdm(disable=True) as silent, economical(self.budget is not None):
             return Block(self, rows, columns, silent if bar is None else bar).kernels()
 
     def keep_to_budget(self) -> None:

@@ -184,7 +184,9 @@ class _Collector:
             by_sample = self._layouts[place].by_sample(one)
             if place not in held:
                 shape = (by_sample.shape[0], self._count, *by_sample.shape[1:])
-                held[place] = one.new_zeros(shape) if k else one.new_empty(shape)
+                held[place] = room(shape, one.dtype, one.device)
+                if k:
+                    held[place].zero_()
             held[place][:, k].copy_(by_sample)
 
 
@@ -313,7 +315,7 @@ class _Flow:
         metadata = self._graph.nodes[place[0]]._input_metadata[place[1]]
         count, shape = self._ks.stop - self._ks.start, tuple(metadata.shape)
         sizes = (shape[0], count, *shape[1:]) if place[0] in self._route.by_rule else (count, *shape)
-        tensor = torch.empty(sizes, dtype=metadata.dtype, device=self._graph.output.device)
+        tensor = room(sizes, metadata.dtype, self._graph.output.device)
         tensor = tensor.zero_() if zero else tensor
         return tensor.transpose(0, 1) if place[0] in self._route.by_rule else tensor
 

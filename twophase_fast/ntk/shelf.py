@@ -64,7 +64,9 @@ class Shelf:
     def _place(self, factor: Outer | Conv) -> torch.Tensor | None:
         """Return where the next tile's Jacobian goes; None where there is no such place."""
         shape = (factor.g.shape[1], *factor.shape)
-        if len(self._lengths) == 1 or self._tiles:
+        if len(self._lengths) == 1:
+            return room((factor.samples, *shape), factor.g.dtype, factor.g.device)
+        if self._tiles:
             return None
         if self._whole is None:
             self._whole = Dense(room((sum(self._lengths), *shape), factor.g.dtype, factor.g.device))

@@ -28,6 +28,7 @@ import torch
 from torch.autograd.graph import GradientEdge, Node
 
 from twophase_fast import ops
+from twophase_fast._pages import room
 from twophase_fast.rules._saved import signed_tuple
 
 CONVOLUTION, NORM, RELU = "ConvolutionBackward0", "NativeBatchNormBackward0", "ReluBackward0"
@@ -116,7 +117,7 @@ def norm_backward(arrival: Arrival, relu: Node | None) -> NormGrads:
     node, g = arrival.node, arrival.g
     mean, variance = node._saved_running_mean, node._saved_running_var
     weight = None if node._saved_weight is None else node._saved_weight.detach()
-    out = g if arrival.owned else torch.empty_like(g)
+    out = g if arrival.owned else room(g.shape, g.dtype, g.device)
     x = node._saved_input.detach().contiguous()
     result = None if relu is None else relu._saved_result.detach().contiguous()
     rstd = (variance + node._saved_eps).rsqrt()
@@ -129,7 +130,7 @@ def _convolution(arrival: Arrival) -> dict[int, torch.Tensor]:
         return {}
     node, g, held = arrival.node, arrival.g, arrival.sums.get(0)
     shape = (*g.shape[:2], *_source(node, 0).shape[1:])
-    out = g.new_empty(shape) if held is None else held
+    out = room(shape, g.dtype, g.device) if held is None else held
     ops.conv_input_grad_(
         out.flatten(0, 1),
         g.flatten(0, 1),
@@ -144,7 +145,7 @@ def _convolution(arrival: Arrival) -> dict[int, torch.Tensor]:
 
 
 def _relu(arrival: Arrival) -> dict[int, torch.Tensor]:
-    g = arrival.g if arrival.owned else arrival.g.clone()
+    g = arrival.g if arrival.owned else room(arrival.g.shape, arrival.g.dtype, arrival.g.device).copy_(arrival.g)
     ops.relu_grad_(g, arrival.node._saved_result.detach().contiguous())
     return {0: g}
 
@@ -154,7 +155,7 @@ def _elementwise(arrival: Arrival) -> dict[int, torch.Tensor]:
     ones = torch.ones(meta.shape, dtype=meta.dtype, device=arrival.g.device)
     source = GradientEdge(*arrival.node.next_functions[0])
     (derivative,) = torch.autograd.grad([GradientEdge(arrival.node, 0)], [source], [ones], retain_graph=True)
-    out = arrival.g if arrival.owned else torch.empty_like(arrival.g)
+    out = arrival.g if arrival.owned else room(arrival.g.shape, arrival.g.dtype, arrival.g.device)
     return {0: torch.mul(arrival.g, derivative.detach().unsqueeze(1), out=out)}
 
 
