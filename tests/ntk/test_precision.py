@@ -36,6 +36,21 @@ def test_a_matrix_unit_runs_high(monkeypatch):
     assert info.precision == "highest"
 
 
+@pytest.mark.parametrize(("precision", "ran"), [("highest", "highest"), ("high", "high"), ("medium", "high")])
+def test_convolutions_go_back_in_the_precision_that_is_named(precision, ran):
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(3, 32, 3), nn.Tanh(), nn.Conv2d(32, 32, 3), nn.Flatten(), nn.Linear(32 * 14**2, 2))
+    x = torch.randn(4, 3, 18, 18, generator=torch.Generator().manual_seed(1))
+    truth = tp.entk(model.double(), x.double())
+    kernel, info = tp.entk(model.float(), x, precision=precision, return_info=True)
+    assert info.precision == ran
+    assert float((kernel - truth).norm() / truth.norm()) < (1e-6 if ran == "highest" else 1e-5)
+    highest = tp.entk(model, x)
+    assert torch.equal(kernel, highest) == (ran == "highest"), "another arithmetic must have run"
+    _, info = tp.entk(model.double(), x.double(), precision=precision, return_info=True)
+    assert info.precision == "highest"
+
+
 @pytest.mark.parametrize(("precision", "bound"), [("highest", 1e-6), ("high", 1e-5), ("medium", 2e-3)])
 def test_kernels_through_triton_keep_their_bounds(monkeypatch, precision, bound):
     pytest.importorskip("triton")

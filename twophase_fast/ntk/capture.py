@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from twophase_fast._types import UnsupportedModelError
+from twophase_fast._types import Precision, UnsupportedModelError
 from twophase_fast.ntk.forward import Function
 from twophase_fast.ntk.graph import Graph, Place
 from twophase_fast.ntk.inputs import Batch
@@ -39,11 +39,13 @@ class Section:
         start: Cut where the pull-back starts, with the cotangents [K, *shape] there; None: the outputs.
         keep: Cut whose cotangents are returned too, for a section further down (None is returned for a batch on which
             the model runs another program: sections further down then start at the outputs).
+        precision: Of convolutions on the way.
     """
 
     names: Collection[str] | None = None
     start: tuple[Cut, torch.Tensor] | None = None
     keep: Cut | None = None
+    precision: Precision = "highest"
 
 
 def capture(
@@ -101,7 +103,7 @@ def capture_section(
         return capture_features(function, graph, readout, directions, section, at_once, take)
     seeds = Seeds(graph, directions)
     if graph.signature() != structure.signature:  # cuts are places in the probe's graph: pull back from the outputs
-        whole = Section(section.names)
+        whole = Section(section.names, precision=section.precision)
         return body_factors(function, graph, irregular_uses(function, graph), seeds, whole, at_once, take)
     return body_factors(function, graph, structure.uses, _start(graph, section, seeds), section, at_once, take)
 
@@ -126,7 +128,7 @@ def body_factors(
         uses = [u for u in (_restricted(u, names) for u in uses) if u.slots]
     keep = None if section.keep is None else (section.keep.node, section.keep.output)
     assembly = Assembly(function, graph, uses, names, take)
-    found = pull_back(seeds, uses, at_once, keep, arrived=assembly.add)
+    found = pull_back(seeds, uses, at_once, keep, precision=section.precision, arrived=assembly.add)
     return assembly.finish(found), found.kept
 
 

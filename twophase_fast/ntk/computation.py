@@ -107,7 +107,7 @@ class Computation:
         self.summed, self.output = output == "sum", "trace" if output == "sum" else output
         self.tile, self.budget, self.reserved, self.per_parameter = tile, budget, reserved, per_parameter
         self.side, self.shares = side, shares
-        self.info = Info(running_precision(function, precision))
+        self.info, self._wanted = Info(running_precision(function, precision)), precision
         self.readout: Readout | None = None
         self.directions = directions  # [K, C]; None stands for the identity
         self.partners: dict[str, str] = {}  # bias -> weight whose block carries it
@@ -236,6 +236,8 @@ class Computation:
             budget = int(free_bytes(self.function.device) * DEFAULT_SHARE)
         profiles = widest([survey(self.function, structure, self.readout) for structure in self.structures])
         program = widest_program([describe(structure, self.readout) for structure in self.structures])
+        if program.by_rule and self._wanted != "highest" and self.function.dtype == torch.float32:
+            self.info.precision = "high"  # of convolutions, where the Gram blocks have no other precision
         self.info.looped = can_batch(self.structures[0], self.readout) if task.classes > 1 else "one output"
         carried = {} if self.per_parameter else bias_partners(self.structures[0])
         self.info.plan = make_plan(

@@ -16,6 +16,7 @@ import torch
 from torch.autograd.graph import GradientEdge
 
 from twophase_fast._pages import room
+from twophase_fast._types import Precision
 from twophase_fast.ntk.graph import Graph, Place, pull
 from twophase_fast.ntk.route import Call, Engine, Norm, Route, Single, find_route
 from twophase_fast.ntk.uses import UseSpec
@@ -61,6 +62,7 @@ def pull_back(
     keep: Place | None = None,
     *,
     collect: bool = True,
+    precision: Precision = "highest",
     arrived: Callable[[int, Collected], None] | None = None,
 ) -> Collected:
     """Pull the cotangents of `start` back to the uses.
@@ -71,6 +73,7 @@ def pull_back(
         at_once: Starts pulled back together: in one batched call of torch's engine, or in one call of every rule.
         keep: A place whose cotangents are kept as well.
         collect: Whether to keep anything at all (a pass that is only timed does not).
+        precision: Of convolutions that are run by rule.
         arrived: Called with the position of a use as soon as everything has arrived there, where that is before the
             end; it may take things out of what was collected.
     """
@@ -82,7 +85,7 @@ def pull_back(
     shelf = _Collector(start.graph, uses, route, keep, len(start), found if collect else None)
     for first in range(0, len(start), at_once):
         ks = slice(first, min(first + at_once, len(start)))
-        flow = _Flow(start.graph, route, shelf, ks)
+        flow = _Flow(start.graph, route, shelf, ks, precision)
         early = arrived if ks == slice(0, len(start)) else None
         if route.plain:
             flow.through_engine(root, start.cotangents(ks), batched=at_once > 1)
@@ -201,8 +204,8 @@ class _Buffer:
 class _Flow:
     """One pass of k cotangents along a route."""
 
-    def __init__(self, graph: Graph, route: Route, shelf: _Collector, ks: slice) -> None:
-        self._graph, self._route, self._shelf, self._ks = graph, route, shelf, ks
+    def __init__(self, graph: Graph, route: Route, shelf: _Collector, ks: slice, precision: Precision) -> None:
+        self._graph, self._route, self._shelf, self._ks, self._precision = graph, route, shelf, ks, precision
         self._wanted = frozenset(shelf.places)
         self._pending: dict[Place, _Buffer] = {}
 
@@ -237,7 +240,8 @@ class _Flow:
         sums = {slot: self._owned_room(target) for slot, target in step.targets.items()}
         held = {slot: tensor for slot, tensor in sums.items() if tensor is not None}
         node, g = self._graph.nodes[step.node], buffer.tensor.transpose(0, 1)
-        results = backward.backward(backward.Arrival(node, g, buffer.readers == 1, tuple(step.targets), held))
+        arrival = backward.Arrival(node, g, buffer.readers == 1, tuple(step.targets), held, self._precision)
+        results = backward.backward(arrival)
         shared = sum(result is g for result in results.values())
         buffer.readers += shared - 1
         for slot, result in results.items():

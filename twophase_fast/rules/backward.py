@@ -29,6 +29,7 @@ from torch.autograd.graph import GradientEdge, Node
 
 from twophase_fast import ops
 from twophase_fast._pages import room
+from twophase_fast._types import Precision
 from twophase_fast.rules._saved import signed_tuple
 
 CONVOLUTION, NORM, RELU = "ConvolutionBackward0", "NativeBatchNormBackward0", "ReluBackward0"
@@ -54,6 +55,7 @@ class Arrival:
         owned: Whether nothing else reads `g`, so that it may be overwritten.
         slots: The slots cotangents are wanted for.
         sums: Room [B, K, *shape] that holds cotangents from elsewhere, by slot; a result is added there.
+        precision: Of convolutions.
     """
 
     node: Node
@@ -61,6 +63,7 @@ class Arrival:
     owned: bool
     slots: tuple[int, ...]
     sums: Mapping[int, torch.Tensor]
+    precision: Precision = "highest"
 
 
 Backward = Callable[[Arrival], dict[int, torch.Tensor]]
@@ -140,6 +143,7 @@ def _convolution(arrival: Arrival) -> dict[int, torch.Tensor]:
         dilation=signed_tuple(node._saved_dilation),
         groups=node._saved_groups,
         add=held is not None,
+        precision=arrival.precision,
     )
     return {0: out}
 
