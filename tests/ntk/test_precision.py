@@ -39,8 +39,8 @@ def test_a_matrix_unit_runs_high(monkeypatch):
 @pytest.mark.parametrize(("precision", "ran"), [("highest", "highest"), ("high", "high"), ("medium", "high")])
 def test_convolutions_go_back_in_the_precision_that_is_named(precision, ran):
     torch.manual_seed(0)
-    model = nn.Sequential(nn.Conv2d(3, 32, 3), nn.Tanh(), nn.Conv2d(32, 32, 3), nn.Flatten(), nn.Linear(32 * 14**2, 2))
-    x = torch.randn(4, 3, 18, 18, generator=torch.Generator().manual_seed(1))
+    model = nn.Sequential(nn.Conv2d(3, 32, 3), nn.Tanh(), nn.Conv2d(32, 32, 3), nn.Flatten(), nn.Linear(32 * 14**2, 4))
+    x = torch.randn(16, 3, 18, 18, generator=torch.Generator().manual_seed(1))
     truth = tp.entk(model.double(), x.double())
     kernel, info = tp.entk(model.float(), x, precision=precision, return_info=True)
     assert info.precision == ran
