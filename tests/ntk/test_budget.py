@@ -11,7 +11,7 @@ from twophase_fast import zoo
 from twophase_fast._model_cases import MODEL_CASES
 from twophase_fast._pages import resident_bytes, room
 from twophase_fast._types import InputError
-from twophase_fast.ntk import capture, planner
+from twophase_fast.ntk import capture, sizer
 from twophase_fast.ntk.memory import parse_bytes
 
 
@@ -57,7 +57,7 @@ def parts(plan):
 @pytest.fixture
 def no_overhead(monkeypatch):
     """Let tiny models feel a budget: count only what grows with them."""
-    monkeypatch.setattr(planner, "_LIBRARY_BYTES", 0)
+    monkeypatch.setattr(sizer, "_LIBRARY_BYTES", 0)
 
 
 @pytest.mark.parametrize("output", ["full", "trace", "diagonal", "sum"])

@@ -7,7 +7,7 @@
 | `empirical` | the public calls `entk` and `plan` |
 | `computation`, `block`, `shelf` | carries out a plan: blocks, groups of parameters, tiles; factors kept meanwhile |
 | `stream` | kernels larger than memory, written tile by tile |
-| `plan`, `planner`, `survey`, `cost`, `memory` | which method, tile and groups; bytes and FLOPs |
+| `plan`, `planner`, `sizer`, `survey`, `cost`, `memory` | which method, tile and groups; bytes and FLOPs |
 | `program` | what a forward pass keeps, and the cuts where a pull-back can stop and go on |
 | `probe`, `labels`, `uses`, `graph` | which nodes use which parameter, and whose sample each entry is |
 | `calibration`, `timing` | throughputs of this machine, cached; predicted seconds |

@@ -5,10 +5,7 @@ groups of parameters, in backward order, whose factors are held for all samples 
 forward pass; its pull-back goes on from the cotangents kept at a cut (`program`). Trace and diagonal kernels treat
 outputs one by one, so they may pull back a chunk of them at a time. Where not even one parameter's factors fit, the
 kernel is cut into blocks of samples, whose factors are computed again for every partner. The planner takes what is
-predicted to take least time.
-
-    peak = kernels + factors of one group (all samples of the block) + cotangents at cuts
-           + max(one tile's graph and cotangents, Jacobian slices)
+predicted to take least time, or one with a lower peak that takes hardly longer. Bytes and seconds are in `sizer`.
 """
 
 from __future__ import annotations
@@ -16,36 +13,18 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import product
-from typing import Any, NamedTuple
+from typing import Any
 
 from twophase_fast._types import InputError
 from twophase_fast.ntk.calibration import DEFAULT, Rates
-from twophase_fast.ntk.cost import PACKED_WIDTH, Method
-from twophase_fast.ntk.plan import MIB, Group, Plan, Row, Task
-from twophase_fast.ntk.program import Cut, Program
+from twophase_fast.ntk.plan import MIB, Plan, Row, Task
+from twophase_fast.ntk.program import Program
+from twophase_fast.ntk.sizer import Sizer
 from twophase_fast.ntk.survey import Profile
 
-_TILES = (256, 128, 64, 32, 16, 8, 4, 2)
-_CHUNKS = (1024, 512, 256, 128, 64, 32, 16, 8, 4, 2, 1)
-_AT_ONCE = (16, 4)  # outputs in one batched pull-back
-_SLICE_BYTES = 256 * MIB
-_TRANSIENT_BYTES = 512 * MIB  # of one tile; larger ones are no faster
-_LIBRARY_BYTES = 16 * MIB  # work areas of the kernels, of BLAS and of the threads
-_USABLE = 0.92  # of a budget: predictions are not exact
-_FRAGMENTS = 1.06  # what the allocator holds, relative to what was asked for
 _LONG = 2.0  # seconds from which on looking for a lower peak pays
 _PATIENCE = 0.04  # share of the time that may be lost for a lower peak
 _SHARES = (0.25, 0.4, 0.55, 0.7, 0.85)  # of the fastest plan's peak
-_FLOWING = 2  # tensors of the largest size alive while cotangents flow
-
-# Only the choice among plans rests on these; `timing` measures what `Plan.seconds` says.
-_NODE_SECONDS = 15e-6  # fixed cost of one node in a pull-back
-_WEIGHT_BYTES_PER_SECOND = 1e10  # weights are read once per call
-_BATCHED_NODES = 4.0  # the same under a batched call or by rule, relatively
-_BYTES_PER_SECOND = 2.5e9  # activations pulled back
-_FLOPS_PER_SECOND = 1e11
-_FORWARD = 0.7  # one forward pass relative to one pull-back of one output
 
 
 def make_plan(
@@ -83,7 +62,7 @@ def make_plan(
     if best is not None:
         return _with_rows(search.frugal(best, least), profiles, rates)
     part = task if largest == 1 else task.block(1, streamed=side is not None)
-    smallest = _Sizer(profiles, part, program, budget, **options).smallest(tile)
+    smallest = Sizer(profiles, part, program, budget, **options).smallest(tile)
     raise InputError(
         f"memory_budget={budget} bytes ({budget / MIB:.0f} MiB) is too small for this kernel; the smallest that "
         f"works is {smallest} bytes ({smallest / MIB:.0f} MiB) over model and inputs"
@@ -101,7 +80,7 @@ class _Search:
         side: Samples per block, at most.
         streamed: Whether the kernel goes elsewhere block by block.
         tile: Samples per forward pass, or None to choose.
-        options: Further arguments of `_Sizer`.
+        options: Further arguments of `Sizer`.
     """
 
     profiles: Sequence[Profile]
@@ -117,7 +96,7 @@ class _Search:
         best, least, largest = None, math.inf, max(self.task.rows, self.task.partners)
         for size in _sides(self.side):
             part = self.task if size >= largest else self.task.block(size, streamed=self.streamed)
-            sizer = _Sizer(self.profiles, part, self.program, budget, **self.options)
+            sizer = Sizer(self.profiles, part, self.program, budget, **self.options)
             found, seconds = sizer.best(self.tile)
             seconds *= 1.0 if size >= largest else self.task.blocks(size)
             if found is not None and seconds < least:
@@ -132,7 +111,7 @@ class _Search:
         if total < _LONG or best.side < max(self.task.rows, self.task.partners):
             return best
         for share in _SHARES:
-            sizer = _Sizer(self.profiles, self.task, self.program, int(share * best.peak_bytes), **self.options)
+            sizer = Sizer(self.profiles, self.task, self.program, int(share * best.peak_bytes), **self.options)
             found, seconds = sizer.best(self.tile, like=best)
             if found is not None and seconds <= least + _PATIENCE * total:
                 return found
@@ -168,250 +147,3 @@ def _with_rows(plan: Plan, profiles: Sequence[Profile], rates: Rates) -> Plan:
             rows.append(Row(*row, flops, stored, index))
             methods[p.name] = method
     return replace(plan, rows=tuple(rows), methods=methods)
-
-
-@dataclass(frozen=True)
-class _Shape:
-    """How much is done at a time."""
-
-    tile: int
-    chunk: int
-    at_once: int
-
-
-class _Bytes(NamedTuple):
-    """Bytes of one parameter.
-
-    Attributes:
-        stored: Its factor, over all samples.
-        arrivals: Node position -> bytes of the cotangents that arrive there, per sample and output.
-        wide: The Jacobian that is materialised beside the factor.
-        narrow: A narrow Jacobian, which is collected with others for one product.
-        passing: Whether it is materialised, and its cotangents let go of, while the pull-back goes on.
-    """
-
-    stored: int
-    arrivals: dict[int, int]
-    wide: int
-    narrow: int
-    passing: bool = False
-
-
-class _Sizer:
-    """Predicts bytes and time for tiles, chunks of outputs and groups of parameters of one block of samples."""
-
-    def __init__(
-        self,
-        profiles: Sequence[Profile],
-        task: Task,
-        program: Program,
-        budget: int,
-        *,
-        batched: bool,
-        rates: Rates,
-        carried: Mapping[str, str],
-    ) -> None:
-        self.profiles, self.task, self.program, self.budget = list(profiles), task, program, budget
-        self.batched, self.rates, self.carried = batched, rates, carried
-        self._bytes: dict[int, list[_Bytes]] = {}
-        self.slice_bytes = min(_SLICE_BYTES, max(budget // 6, 1))
-
-    def best(self, tile: int | None, like: Plan | None = None) -> tuple[Plan | None, float]:
-        """Return the fastest plan that fits (with as many outputs at a time as `like`), and its predicted time."""
-        best, least = None, math.inf
-        for shape in self._shapes(tile):
-            if like is not None and (shape.chunk, shape.at_once) != (like.chunk, like.at_once):
-                continue
-            groups = self.groups(shape)
-            if groups is not None and (seconds := self.seconds(groups, shape)) < least:
-                best, least = self._plan(shape, groups), seconds
-        return best, least
-
-    def _shapes(self, tile: int | None) -> list[_Shape]:
-        largest = max(self.task.rows, self.task.columns or 0)
-        tiles = [tile] if tile else [t for t in (largest, *_TILES) if t <= min(largest, _TILES[0])] or [largest]
-        classes = self.task.classes
-        chunks = [classes, *(c for c in _CHUNKS if c < classes and self.task.output != "full")]
-        most = [classes] if self.program.by_rule else []
-        together = [a for a in (*most, *_AT_ONCE) if self.batched]
-        shapes = [_Shape(t, c, a) for t, c in product(tiles, chunks) for a in {1, *(min(a, c) for a in together)}]
-        return sorted(shapes, key=lambda s: (-s.tile, -s.chunk, -s.at_once))
-
-    def _plan(self, shape: _Shape, groups: tuple[Group, ...]) -> Plan:
-        sizes = dict(zip((p.name for p in self.profiles), self.bytes_of(shape.chunk)))
-        peak = 0
-        for group in groups:
-            meter = _Meter(self, shape)
-            for name in group.names:
-                meter.add(sizes[name])
-            peak = max(peak, meter.peak(group.start, group.keep))
-        side = max(self.task.rows, self.task.partners)
-        return Plan(self.task, side, shape.tile, shape.chunk, shape.at_once, groups, {}, self.slice_bytes, peak)
-
-    def bytes_of(self, chunk: int) -> list[_Bytes]:
-        """Bytes of every parameter, where `chunk` outputs are pulled back together."""
-        if chunk not in self._bytes:
-            methods = {p.name: self._method(p, chunk) for p in self.profiles}
-            self._bytes[chunk] = [self._measure(p, chunk, methods) for p in self.profiles]
-        return self._bytes[chunk]
-
-    def _method(self, profile: Profile, chunk: int) -> Method:
-        return profile.sizes.choose(self.task.output, chunk, self.task.rows, self.task.partners, self.rates)
-
-    def _measure(self, profile: Profile, chunk: int, methods: Mapping[str, Method]) -> _Bytes:
-        if methods.get(self.carried.get(profile.name, "")) == "factored":
-            return _Bytes(0, profile.arrivals, 0, 0)
-        task, elements = self.task, profile.sizes.elements
-        each = profile.stored_bytes(chunk, task.itemsize)
-        jacobian = elements * chunk * task.itemsize * task.rows
-        smaller = methods[profile.name] == "materialise" and jacobian <= each * task.rows
-        wide = elements > PACKED_WIDTH
-        if methods[profile.name] != "materialise":
-            jacobian = 0
-        elif wide and smaller:
-            jacobian = 0  # the Jacobian itself is kept
-        wide_bytes, narrow_bytes = (jacobian, 0) if wide else (0, jacobian)
-        return _Bytes(each * task.samples, profile.arrivals, wide_bytes, narrow_bytes, profile.passing and smaller)
-
-    def at_cuts(self, chunk: int, start: Cut | None, keep: Cut | None) -> int:
-        """Bytes of the cotangents at cuts: those kept replace those used up, tile by tile."""
-        return self.task.samples * chunk * max((cut.bytes for cut in (start, keep) if cut is not None), default=0)
-
-    def in_place(self, shape: _Shape) -> bool:
-        """Whether rules write cotangents where they stay."""
-        return self.program.by_rule and shape.at_once == shape.chunk
-
-    def transient(self, per_output: int, shape: _Shape) -> int:
-        """Bytes of one tile's graph and cotangents, where the group pulls back `per_output` bytes per sample.
-
-        Cotangents that just arrived are there twice, unless the rules wrote them where they stay; and a tile of one
-        sample may have to run as two.
-        """
-        program = self.program
-        flowing = _FLOWING * program.widest_bytes * shape.at_once
-        samples = max(shape.tile, min(2, self.task.samples))
-        cotangents = (shape.chunk + (0 if self.in_place(shape) else shape.at_once)) * per_output
-        return samples * (program.saved_bytes + 2 * program.widest_bytes + flowing + cotangents)
-
-    def groups(self, shape: _Shape) -> tuple[Group, ...] | None:
-        """Return the fewest groups of neighbours that fit, or None where one parameter alone does not."""
-        if self._one_group_fits(shape):
-            return (Group(tuple(p.name for p in self.profiles)),)
-        groups: list[Group] = []
-        first, start = 0, None
-        while first < len(self.profiles):
-            last, keep = self._extend(first, start, shape)
-            if last is None:
-                return None
-            members = self.profiles[first:last]
-            end = min(p.bottom for p in members)
-            share = self.program.share(start and start.depth, min(end, keep.depth) if keep else end)
-            groups.append(Group(tuple(p.name for p in members), start, keep, share))
-            first, start = last, keep or start
-        return tuple(groups)
-
-    def _one_group_fits(self, shape: _Shape) -> bool:
-        meter = _Meter(self, shape)
-        for size in self.bytes_of(shape.chunk):
-            meter.add(size)
-        return meter.fits(None, None)
-
-    def _extend(self, first: int, start: Cut | None, shape: _Shape) -> tuple[int | None, Cut | None]:
-        """Return the end of the longest group that starts at profile `first`, and the cut it keeps."""
-        meter = _Meter(self, shape)
-        found: tuple[int | None, Cut | None] = (None, None)
-        sizes = self.bytes_of(shape.chunk)
-        for last in range(first + 1, len(self.profiles) + 1):
-            meter.add(sizes[last - 1])
-            if meter.held > self.budget:
-                break
-            keep = self.program.cut_above(self.profiles[last].depth) if last < len(self.profiles) else None
-            if keep is not None and start is not None and keep.depth >= start.depth:
-                keep = None
-            if meter.fits(start, keep):
-                found = last, keep
-        return found
-
-    def seconds(self, groups: Sequence[Group], shape: _Shape) -> float:
-        """Return a rough time for forwards and pull-backs, good enough to compare plans."""
-        task, program = self.task, self.program
-        chunks = -(-task.classes // shape.chunk)
-        tiles = sum(-(-side // shape.tile) for side in (task.rows, task.columns or 0))
-        calls = tiles * chunks * -(-shape.chunk // shape.at_once)
-        flops = sum(2.0 * p.sizes.positions * p.sizes.elements for p in self.profiles if p.sizes.kind != "lookup")
-        once = program.saved_bytes / _BYTES_PER_SECOND + flops / _FLOPS_PER_SECOND
-        doubled = 2.0 if shape.tile == 1 and task.samples > 1 else 1.0
-        weights = task.itemsize * sum(p.sizes.elements for p in self.profiles if p.sizes.kind != "lookup")
-        node = _NODE_SECONDS * program.nodes + weights / _WEIGHT_BYTES_PER_SECOND
-        forward = tiles * chunks * node + task.samples * chunks * once * _FORWARD
-        slower = _BATCHED_NODES if shape.at_once > 1 or program.by_rule else 1.0
-        pull = calls * node * slower + task.samples * task.classes * once
-        return doubled * sum(forward + group.share * pull for group in groups)
-
-    def smallest(self, tile: int | None) -> int:
-        """Return the smallest budget that works, in bytes."""
-        low, high = 0, 1
-        while self._with(high).best(tile)[0] is None:
-            low, high = high, 2 * high
-        while high - low > max(high // 100, 1):
-            middle = (low + high) // 2
-            fits = self._with(middle).best(tile)[0] is not None
-            low, high = (low, middle) if fits else (middle, high)
-        return high
-
-    def _with(self, budget: int) -> _Sizer:
-        return _Sizer(
-            self.profiles, self.task, self.program, budget, batched=self.batched, rates=self.rates, carried=self.carried
-        )
-
-
-class _Meter:
-    """Bytes of a group that grows parameter by parameter."""
-
-    def __init__(self, sizer: _Sizer, shape: _Shape) -> None:
-        self._sizer, self._shape = sizer, shape
-        self._always = sizer.task.kernel_bytes + _LIBRARY_BYTES
-        self._stored = self._passed = 0
-        self._arrivals: dict[int, int] = {}
-        self._passing: dict[int, int] = {}
-        self._wide = self._narrow = 0
-
-    def add(self, more: _Bytes) -> None:
-        """Add one parameter."""
-        self._stored += more.stored
-        if more.passing and self._sizer.in_place(self._shape):
-            self._passed += more.stored
-            self._passing.update(more.arrivals)
-        else:
-            self._arrivals.update(more.arrivals)  # parameters of one node share its cotangents
-        self._wide = max(self._wide, more.wide)
-        self._narrow += more.narrow
-
-    @property
-    def held(self) -> int:
-        """Bytes that are held while Gram blocks are added."""
-        return self._always + self._stored
-
-    @property
-    def transient(self) -> int:
-        """Bytes of one tile's graph and cotangents."""
-        passing = max((count for node, count in self._passing.items() if node not in self._arrivals), default=0)
-        return self._sizer.transient(sum(self._arrivals.values()) + passing, self._shape)
-
-    @property
-    def slices(self) -> int:
-        """Bytes of the largest Jacobian slices."""
-        sides = 1 if self._sizer.task.columns is None else 2
-        return sides * min(self._sizer.slice_bytes, max(self._wide, self._narrow))
-
-    def peak(self, start: Cut | None, keep: Cut | None) -> int:
-        """Bytes at the peak; where one tile holds all samples, its cotangents are the factors."""
-        kept = self._passed if self._shape.tile >= self._sizer.task.samples else self._stored
-        capture, gram = self._always + kept + self.transient, self.held + self.slices
-        at_cuts = self._sizer.at_cuts(self._shape.chunk, start, keep)
-        return int(_FRAGMENTS * (at_cuts + max(capture, gram)))
-
-    def fits(self, start: Cut | None, keep: Cut | None) -> bool:
-        """Whether the group fits, with a tile that is not wastefully large."""
-        small = self._shape.tile <= 2 or self.transient <= _TRANSIENT_BYTES
-        return small and self.peak(start, keep) <= _USABLE * self._sizer.budget
