@@ -85,9 +85,9 @@ def capture_section(
     """
     graph = function.graph(batch)
     if first:
-        index = structure.sample_index[structure.sample_index < batch.size]
-        rows = graph.output.detach()[index.to(graph.output.device)]
-        check_same_rows(rows, structure.rows[: len(index)])
+        probed = structure.sample_index < batch.size
+        rows = graph.output.detach()[structure.sample_index[probed].to(graph.output.device)]
+        check_same_rows(rows, structure.rows[probed.to(structure.rows.device)])
     options = {"readout": readout, "at_once": at_once}
     if structure.signature is not None and graph.signature() != structure.signature:
         if batch.size == 1:  # torch takes other views for a batch of one: run the sample twice and keep one
