@@ -131,3 +131,9 @@ def test_outputs_of_both_sides_must_agree():
     model = Apply(lambda s, v: s.e(v).sum(2), e=nn.Embedding(5, 3))
     with pytest.raises(InputError, match="x1 gives 4 outputs and x2 gives 2"):
         tp.entk(model, torch.zeros(3, 4, dtype=torch.long), torch.zeros(3, 2, dtype=torch.long))
+
+
+def test_parameters_without_a_use():
+    model = Apply(lambda s, x: s.a(x), a=nn.Linear(5, 2), b=nn.Linear(5, 2))
+    with pytest.raises(UnsupportedModelError, match="none of the selected parameters"):
+        tp.entk(model, x(3, 5), params="b.weight")
