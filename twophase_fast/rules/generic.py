@@ -33,5 +33,6 @@ def _one_row(use: Use, n: int, c: int) -> torch.Tensor | None:
     arguments: list[torch.Tensor | None] = [None] * len(outputs)
     for j, g in use.cotangents.items():
         arguments[j] = use.layouts[j].place(g[n, c], n, torch.Size(outputs[j].shape))
-    returned = use.node(*arguments)
+    with torch.no_grad():
+        returned = use.node(*arguments)
     return returned[use.slot] if isinstance(returned, tuple) else returned
