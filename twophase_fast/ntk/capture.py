@@ -274,7 +274,7 @@ class Assembly:
         source = self._graph.nodes[slot.source[0]], slot.source[1]
         factor = _slot_factor(self._graph, spec, slot, held) if done is None else Dense(done)
         leaves = {name: self._function.parameters[name] for name in slot.leaves}
-        for name, part in chain(factor, source, leaves).items():
+        for name, part in chain(factor.to(self._function.dtype), source, leaves).items():
             self._parts.setdefault(name, []).append(part.to(self._function.dtype))
 
     def _complete(self, name: str) -> None:
