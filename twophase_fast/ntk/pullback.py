@@ -4,6 +4,10 @@ Cotangents that are on their way are held as [K, B, *shape] for a node whose out
 nodes run by rule lie in memory as [B, K, *shape]. They are added up where several arrive, in place where nothing else
 reads them, and let go of when their node has run. What arrives at a use is collected by sample:
 [N, K, *before, outer, inner, *after].
+
+Hooks on activations (`Tensor.register_hook`) run where torch's engine goes through them, mostly once a cotangent; the
+rules pass them by, or call them with a derivative instead of a cotangent. Whether a hook that changes gradients changes
+the kernel is therefore not defined; hooks that only look are harmless.
 """
 
 from __future__ import annotations
