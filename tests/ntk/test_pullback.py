@@ -69,6 +69,11 @@ def test_rule_equals_the_engine(name, owned):
         torch.testing.assert_close(total[:, k], expected, rtol=1e-12, atol=1e-12)
 
 
+def test_a_mean_over_no_axes_is_one_over_all():
+    h = normal(1, 5).requires_grad_() * 1.0
+    assert not backward.supports(h.mean((), keepdim=True).grad_fn, (0,))
+
+
 @pytest.mark.parametrize("relu", [False, True])
 def test_normalisation_with_its_parameters(relu):
     norm = nn.BatchNorm2d(4).double().eval()
