@@ -22,9 +22,9 @@ from typing import Any, NamedTuple
 from twophase_fast._types import InputError
 from twophase_fast.ntk.calibration import DEFAULT, Rates
 from twophase_fast.ntk.cost import PACKED_WIDTH, Method
-from twophase_fast.ntk.plan import MIB, Group, Plan, Row, Task
+from twophase_fast.ntk.plan import MIB, Group, Plan, Task
 from twophase_fast.ntk.program import Cut, Program
-from twophase_fast.ntk.survey import Profile
+from twophase_fast.ntk.survey import Profile, with_rows
 
 _TILES = (256, 128, 64, 32, 16, 8, 4, 2)
 _CHUNKS = (1024, 512, 256, 128, 64, 32, 16, 8, 4, 2, 1)
@@ -81,7 +81,7 @@ def make_plan(
     search = _Search(profiles, task, program, min(side or largest, largest), side is not None, tile, options)
     best, least = search.fastest(budget)
     if best is not None:
-        return _with_rows(search.frugal(best, least), profiles, rates)
+        return with_rows(search.frugal(best, least), profiles, rates)
     part = task if largest == 1 else task.block(1, streamed=side is not None)
     smallest = _Sizer(profiles, part, program, budget, **options).smallest(tile)
     raise InputError(
@@ -151,23 +151,6 @@ def _sides(largest: int) -> list[int]:
     while sides[-1] > 1:
         sides.append(-(-sides[-1] // 2))
     return sides
-
-
-def _with_rows(plan: Plan, profiles: Sequence[Profile], rates: Rates) -> Plan:
-    """Return the plan with one row per parameter."""
-    task, by_name = plan.task, {p.name: p for p in profiles}
-    rows, methods = [], {}
-    for index, group in enumerate(plan.groups):
-        for p in (by_name[name] for name in group.names):
-            partners = min(plan.side, task.rows), min(plan.side, task.partners)
-            method = p.sizes.choose(task.output, plan.chunk, *partners, rates)
-            flops = p.sizes.flops(method, task.output, task.classes, *partners) * task.pairs
-            s = p.sizes
-            stored = p.stored_bytes(plan.chunk, task.itemsize) * min(plan.side * 2, task.samples)
-            row = (p.name, p.nodes, s.kind, s.positions, s.inputs, s.outputs, s.elements, method)
-            rows.append(Row(*row, flops, stored, index))
-            methods[p.name] = method
-    return replace(plan, rows=tuple(rows), methods=methods)
 
 
 @dataclass(frozen=True)
