@@ -125,11 +125,10 @@ class _Collector:
         found: Collected | None,
     ) -> None:
         self._graph, self._keep, self._count, self._found = graph, keep, count, found
-        kept_elsewhere = route.summed
         self._layouts: dict[Place, AnyLayout] = {
-            (use.node, j): layout for use in uses if use.node not in kept_elsewhere for j, layout in use.layouts.items()
+            (use.node, j): layout for use in uses if use.node not in route.summed for j, layout in use.layouts.items()
         }
-        self._summed = {use.node: {slot.slot for slot in use.slots} for use in uses if use.node in kept_elsewhere}
+        self._summed = {use.node: {slot.slot for slot in use.slots} for use in uses if use.node in route.summed}
 
     @property
     def places(self) -> list[Place]:

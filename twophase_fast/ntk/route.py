@@ -1,7 +1,7 @@
 """The way of cotangents through a graph: which nodes are run by `rules.backward`, and which by torch's engine.
 
 Nodes are taken by falling depth, so that a node's cotangent is complete when its turn comes. Neighbours that torch's
-engine runs make one step. Where no convolution is worth it (`on CPU`, images), the whole graph is one such step.
+engine runs make one step. Where no cotangent goes through a convolution on the CPU, the whole graph is left to it.
 """
 
 from __future__ import annotations
@@ -167,6 +167,7 @@ def _by_rule(graph: Graph, order: Sequence[int], ways: Ways) -> frozenset[int]:
 
 
 def _samples_first(use: UseSpec) -> bool:
+    """Return whether the samples are the first axis of a use's only output."""
     layout = use.layouts.get(0)
     return set(use.layouts) == {0} and isinstance(layout, Layout) and layout.plain
 
