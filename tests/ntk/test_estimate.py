@@ -152,6 +152,15 @@ def test_small_parameters_are_exact_beside_a_sketch():
     assert estimate.probes == 32
 
 
+def test_parameters_without_a_use_beside_a_sketch():
+    model, inputs = _cnn()
+    model[0].spare = nn.Parameter(x(3, 3))
+    estimate = tp.entk_estimate(model, inputs, output="full", sketch_dim=8, params=["0.weight", "0.spare"])
+    expected = tp.entk_estimate(model, inputs, output="full", sketch_dim=8, params="0.weight")
+    assert estimate.exact == ()
+    assert torch.equal(estimate.kernel, expected.kernel)
+
+
 def test_one_output_needs_no_luck():
     model, inputs = _mlp()
     estimate = tp.entk_estimate(model, inputs, output_fn=lambda y: y[:, 0], probes=2)

@@ -216,6 +216,16 @@ ODD = {
         "double-VJP",
     ),
     "only a pull-back": (lambda: Apply(lambda s, v: Unforeseen.apply(s.a(v)).tanh(), a=nn.Linear(5, 3)), "factors"),
+    "only a pull-back, of a group normalisation": (
+        lambda: Apply(lambda s, v: Unforeseen.apply(s.b(s.a(v))), a=nn.Linear(5, 4), b=nn.GroupNorm(2, 4)),
+        "factors",
+    ),
+    "only a pull-back, of a node without a rule": (
+        lambda: Apply(
+            lambda s, v: Unforeseen.apply(torch.cdist(s.a(v), s.b.weight)), a=nn.Linear(5, 3), b=nn.Linear(3, 2)
+        ),
+        "factors",
+    ),
     "an unused parameter": (lambda: Apply(lambda s, v: s.a(v), a=nn.Linear(5, 3), b=nn.Linear(2, 2)), "forward-mode"),
 }
 

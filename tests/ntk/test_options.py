@@ -161,3 +161,9 @@ def test_biases_ride_with_factored_weights():
     parts, alone = tp.entk(model, inputs, per_parameter=True, return_info=True)
     assert not any(alone.methods[b].startswith("with") for b in biases)
     torch.testing.assert_close(sum(parts.values()), whole)
+
+
+def test_tiles_of_one_of_two_samples():
+    torch.manual_seed(0)
+    model, inputs = torch.nn.Linear(3, 2).double(), torch.randn(2, 3, dtype=torch.float64)
+    torch.testing.assert_close(tp.entk(model, inputs, tile=1), tp.ntk.naive_entk(model, inputs))

@@ -69,6 +69,11 @@ def test_rule_equals_the_engine(name, owned):
         torch.testing.assert_close(total[:, k], expected, rtol=1e-12, atol=1e-12)
 
 
+def test_a_mean_over_no_axes_is_one_over_all():
+    h = normal(1, 5).requires_grad_() * 1.0
+    assert not backward.supports(h.mean((), keepdim=True).grad_fn, (0,))
+
+
 @pytest.mark.parametrize("relu", [False, True])
 def test_normalisation_with_its_parameters(relu):
     norm = nn.BatchNorm2d(4).double().eval()
@@ -141,6 +146,46 @@ def test_nodes_with_weights_are_never_called_alone():
     model = Gated().double()
     assert steps_of(model, normal(4, 2, 6, 6))[1].plain
     assert_same(tp.entk(model, normal(4, 2, 6, 6)), tp.ntk.naive_entk(model, normal(4, 2, 6, 6)))
+
+
+class Product(torch.autograd.Function):
+    """Multiplies, in Python."""
+
+    @staticmethod
+    def forward(context, a, b):
+        """Return a b."""
+        context.save_for_backward(a, b)
+        return a * b
+
+    @staticmethod
+    def backward(context, g):
+        """Return g b and g a."""
+        a, b = context.saved_tensors
+        return g * b, g * a
+
+
+class Excitation(nn.Module):
+    """Channels scaled by a gate computed from them: exits of the product lie below one another."""
+
+    def __init__(self, product):
+        super().__init__()
+        self.a, self.b, self.w, self.product = nn.Conv2d(2, 4, 3), nn.Conv2d(4, 3, 3), nn.Conv2d(4, 4, 1), product
+
+    def forward(self, x):
+        """Return [N, 3]."""
+        h = self.a(x).relu()
+        gate = self.w(h.mean((2, 3), keepdim=True)).sigmoid()
+        return self.b(self.product(h, gate.expand_as(h))).mean((2, 3))
+
+
+@pytest.mark.filterwarnings("ignore:Full backward hook is firing")
+@pytest.mark.parametrize("hooked", [False, True])
+def test_functions_in_python_are_left_to_the_engine(hooked):
+    model = Excitation(torch.mul if hooked else Product.apply).double()
+    if hooked:
+        model.b.register_full_backward_hook(lambda *_: None)
+    x = normal(4, 2, 6, 6)
+    assert_same(tp.entk(model, x), tp.ntk.naive_entk(model, x))
 
 
 def assert_same(kernel, truth, bound=1e-12):

@@ -131,3 +131,23 @@ def test_outputs_of_both_sides_must_agree():
     model = Apply(lambda s, v: s.e(v).sum(2), e=nn.Embedding(5, 3))
     with pytest.raises(InputError, match="x1 gives 4 outputs and x2 gives 2"):
         tp.entk(model, torch.zeros(3, 4, dtype=torch.long), torch.zeros(3, 2, dtype=torch.long))
+
+
+def test_parameters_without_a_use():
+    model = Apply(lambda s, x: s.a(x), a=nn.Linear(5, 2), b=nn.Linear(5, 2))
+    with pytest.raises(UnsupportedModelError, match="none of the selected parameters"):
+        tp.entk(model, x(3, 5), params="b.weight")
+
+
+def test_activations_written_over():
+    held = torch.zeros(8, 16, 2, 2)
+
+    def forward(s, x):
+        held[: len(x)].copy_(x)
+        return s.b(s.a(held[: len(x)]).relu().flatten(1))
+
+    model = Apply(forward, a=nn.Conv2d(16, 64, 2), b=nn.Linear(64, 3))
+    one, other = x(4, 16, 2, 2), x(3, 16, 2, 2, seed=1)
+    torch.testing.assert_close(tp.entk(model, one), tp.ntk.naive_entk(model, one), rtol=1e-4, atol=1e-4)
+    with pytest.raises(UnsupportedModelError, match="writes the activations of later samples over"):
+        tp.entk(model, one, other)

@@ -87,9 +87,9 @@ def capture_section(
     """
     graph = function.graph(batch)
     if first:
-        index = structure.sample_index[structure.sample_index < batch.size]
-        rows = graph.output.detach()[index.to(graph.output.device)]
-        check_same_rows(rows, structure.rows[: len(index)])
+        probed = structure.sample_index < batch.size
+        rows = graph.output.detach()[structure.sample_index[probed].to(graph.output.device)]
+        check_same_rows(rows, structure.rows[probed.to(structure.rows.device)])
     options = {"readout": readout, "at_once": at_once}
     if structure.signature is not None and graph.signature() != structure.signature:
         if batch.size == 1:  # torch takes other views for a batch of one: run the sample twice and keep one
@@ -276,7 +276,7 @@ class Assembly:
         source = self._graph.nodes[slot.source[0]], slot.source[1]
         factor = _slot_factor(self._graph, spec, slot, held) if done is None else Dense(done)
         leaves = {name: self._function.parameters[name] for name in slot.leaves}
-        for name, part in chain(factor, source, leaves).items():
+        for name, part in chain(factor.to(self._function.dtype), source, leaves).items():
             self._parts.setdefault(name, []).append(part.to(self._function.dtype))
 
     def _complete(self, name: str) -> None:

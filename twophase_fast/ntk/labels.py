@@ -38,6 +38,8 @@ def label(graph: Graph, nodes: Iterable[Node] | None = None) -> Labels:
     """Label the cotangents of `nodes` (default: all) by 1 + ceil(log16 N) pull-backs."""
     chosen = graph.nodes if nodes is None else nodes
     edges = [(n, j) for n in chosen if n.name() != ACCUMULATE for j in graph.used_outputs(n)]
+    if not edges:
+        return Labels({}, {})
     y = graph.output
     v = torch.randn(y.shape, generator=torch.Generator().manual_seed(_SEED), dtype=torch.float64).to(y)
     once = _pull(y, edges, v)

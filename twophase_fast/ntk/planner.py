@@ -17,10 +17,10 @@ from typing import Any
 
 from twophase_fast._types import InputError
 from twophase_fast.ntk.calibration import DEFAULT, Rates
-from twophase_fast.ntk.plan import MIB, Plan, Row, Task
+from twophase_fast.ntk.plan import MIB, Plan, Task
 from twophase_fast.ntk.program import Program
 from twophase_fast.ntk.sizer import Sizer
-from twophase_fast.ntk.survey import Profile
+from twophase_fast.ntk.survey import Profile, with_rows
 
 _LONG = 2.0  # seconds from which on looking for a lower peak pays
 _PATIENCE = 0.04  # share of the time that may be lost for a lower peak
@@ -60,7 +60,7 @@ def make_plan(
     search = _Search(profiles, task, program, min(side or largest, largest), side is not None, tile, options)
     best, least = search.fastest(budget)
     if best is not None:
-        return _with_rows(search.frugal(best, least), profiles, rates)
+        return with_rows(search.frugal(best, least), profiles, rates)
     part = task if largest == 1 else task.block(1, streamed=side is not None)
     smallest = Sizer(profiles, part, program, budget, **options).smallest(tile)
     raise InputError(
@@ -130,20 +130,3 @@ def _sides(largest: int) -> list[int]:
     while sides[-1] > 1:
         sides.append(-(-sides[-1] // 2))
     return sides
-
-
-def _with_rows(plan: Plan, profiles: Sequence[Profile], rates: Rates) -> Plan:
-    """Return the plan with one row per parameter."""
-    task, by_name = plan.task, {p.name: p for p in profiles}
-    rows, methods = [], {}
-    for index, group in enumerate(plan.groups):
-        for p in (by_name[name] for name in group.names):
-            partners = min(plan.side, task.rows), min(plan.side, task.partners)
-            method = p.sizes.choose(task.output, plan.chunk, *partners, rates)
-            flops = p.sizes.flops(method, task.output, task.classes, *partners) * task.pairs
-            s = p.sizes
-            stored = p.stored_bytes(plan.chunk, task.itemsize) * min(plan.side * 2, task.samples)
-            row = (p.name, p.nodes, s.kind, s.positions, s.inputs, s.outputs, s.elements, method)
-            rows.append(Row(*row, flops, stored, index))
-            methods[p.name] = method
-    return replace(plan, rows=tuple(rows), methods=methods)

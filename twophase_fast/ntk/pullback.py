@@ -4,6 +4,10 @@ Cotangents that are on their way are held as [K, B, *shape] for a node whose out
 nodes run by rule lie in memory as [B, K, *shape]. They are added up where several arrive, in place where nothing else
 reads them, and let go of when their node has run. What arrives at a use is collected by sample:
 [N, K, *before, outer, inner, *after].
+
+Hooks on activations (`Tensor.register_hook`) run where torch's engine goes through them, mostly once a cotangent; the
+rules pass them by, or call them with a derivative instead of a cotangent. Whether a hook that changes gradients changes
+the kernel is therefore not defined; hooks that only look are harmless.
 """
 
 from __future__ import annotations
@@ -124,11 +128,10 @@ class _Collector:
         found: Collected | None,
     ) -> None:
         self._graph, self._keep, self._count, self._found = graph, keep, count, found
-        kept_elsewhere = route.summed
         self._layouts: dict[Place, AnyLayout] = {
-            (use.node, j): layout for use in uses if use.node not in kept_elsewhere for j, layout in use.layouts.items()
+            (use.node, j): layout for use in uses if use.node not in route.summed for j, layout in use.layouts.items()
         }
-        self._summed = {use.node: {slot.slot for slot in use.slots} for use in uses if use.node in kept_elsewhere}
+        self._summed = {use.node: {slot.slot for slot in use.slots} for use in uses if use.node in route.summed}
 
     @property
     def places(self) -> list[Place]:

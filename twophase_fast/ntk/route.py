@@ -1,7 +1,7 @@
 """The way of cotangents through a graph: which nodes are run by `rules.backward`, and which by torch's engine.
 
 Nodes are taken by falling depth, so that a node's cotangent is complete when its turn comes. Neighbours that torch's
-engine runs make one step. Where no convolution is worth it (`on CPU`, images), the whole graph is one such step.
+engine runs make one step. Where no cotangent goes through a convolution on the CPU, the whole graph is left to it.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _COSTLY = frozenset(
 )
 
 
-class _CostlyError(Exception):
+class _NotAloneError(Exception):
     """Some nodes can only be run by torch's engine, from the root on."""
 
 
@@ -119,7 +119,7 @@ def find_route(graph: Graph, root: Place, uses: Sequence[UseSpec], keep: Place |
     norms = _norms_with_relu(graph, by_rule, ways, order, {use.node for use in uses} - summed, keep)
     try:
         return Route(tuple(_steps(graph, order, ways, by_rule, norms)), by_rule, summed)
-    except _CostlyError:
+    except _NotAloneError:
         return Route((), frozenset(), frozenset())
 
 
@@ -167,6 +167,7 @@ def _by_rule(graph: Graph, order: Sequence[int], ways: Ways) -> frozenset[int]:
 
 
 def _samples_first(use: UseSpec) -> bool:
+    """Return whether the samples are the first axis of a use's only output."""
     layout = use.layouts.get(0)
     return set(use.layouts) == {0} and isinstance(layout, Layout) and layout.plain
 
@@ -232,13 +233,14 @@ def _by_engine(graph: Graph, run: Sequence[int], ways: Ways, reach: Mapping[int,
     called one by one.
 
     Raises:
-        _CostlyError: Among those are nodes that would compute weights' gradients, which nobody asked for.
+        _NotAloneError: Among those are nodes that would compute weights' gradients, which nobody asked for, or that
+            cannot be called (functions written in Python, such as full backward hooks).
     """
     inside = frozenset(run)
     exits = sorted({place for index in run for place in ways[index].values() if place[0] not in inside})
     if not any(reach[upper] >> lower & 1 for upper, _ in exits for lower, _ in exits):
         yield Engine(inside, tuple(exits))
         return
-    if any(graph.nodes[index].name() in _COSTLY for index in run):
-        raise _CostlyError
+    if any(graph.nodes[index].name() in _COSTLY or not callable(graph.nodes[index]) for index in run):
+        raise _NotAloneError
     yield from (Call(index, ways[index]) for index in run)

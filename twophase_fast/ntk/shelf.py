@@ -2,7 +2,7 @@
 
 The first tile allocates room for all samples and every tile is copied into its place, so that no second copy is made
 when the tiles are joined. Tiles that do not match the first (data-dependent programs) are kept apart and joined at the
-end.
+end. What is not copied may be an activation of the model; a model that writes later samples over it is refused.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from itertools import pairwise
 import torch
 
 from twophase_fast._pages import room
+from twophase_fast._types import UnsupportedModelError
 from twophase_fast.rules.factors import Conv, Dense, Factor, Outer, concat, shrinks
 
 
@@ -27,6 +28,7 @@ class Shelf:
     def __init__(self, lengths: Sequence[int]) -> None:
         self._lengths = list(lengths)
         self._tiles: list[Factor | None] = []
+        self._versions: list[list[int]] = []
         self._whole: Factor | None = None
         self._filled = 0
 
@@ -47,6 +49,7 @@ class Shelf:
         if self._whole is None or factor is None or not _alike(self._whole, factor):
             self._split()
             self._tiles.append(factor)
+            self._versions.append(_versions(factor))
             return
         start = sum(self._lengths[: self._filled])
         for name, whole in _parts(self._whole).items():
@@ -56,9 +59,19 @@ class Shelf:
         self._filled += 1
 
     def take(self) -> Factor:
-        """Return the factor of all samples and let go of it."""
+        """Return the factor of all samples and let go of it.
+
+        Raises:
+            UnsupportedModelError: The model has written over an activation since.
+        """
+        if [_versions(tile) for tile in self._tiles] != self._versions:
+            raise UnsupportedModelError(
+                "the model writes the activations of later samples over those of earlier ones (a buffer that every "
+                "forward pass reuses?), so the Jacobian of the earlier ones is lost; let forward() clone() what it "
+                "reads from that buffer"
+            )
         whole = self._whole if self._whole is not None else concat(self._tiles, self._lengths)
-        self._whole, self._tiles = None, []
+        self._whole, self._tiles, self._versions = None, [], []
         return whole
 
     def _place(self, factor: Outer | Conv) -> torch.Tensor | None:
@@ -81,12 +94,18 @@ class Shelf:
             return
         bounds = [sum(self._lengths[:k]) for k in range(self._filled + 1)]
         self._tiles = [_piece(self._whole, slice(a, b)) for a, b in pairwise(bounds)]
+        self._versions = [_versions(tile) for tile in self._tiles]
         self._whole = None
 
 
 def _parts(factor: Factor) -> dict[str, torch.Tensor]:
     values = {f.name: getattr(factor, f.name) for f in fields(factor)}
     return {name: value for name, value in values.items() if isinstance(value, torch.Tensor)}
+
+
+def _versions(factor: Factor | None) -> list[int]:
+    """Return how often each of a factor's tensors was written to in place."""
+    return [] if factor is None else [tensor._version for tensor in _parts(factor).values()]
 
 
 def _room(factor: Factor, samples: int) -> Factor:

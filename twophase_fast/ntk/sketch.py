@@ -125,6 +125,8 @@ class SketchedKernel:
         sketch = classes * self.directions * itemsize
         used = {p.name for p in profiles}
         cheap = {p.name for p in profiles if p.sizes.kind == "lookup" or p.stored_bytes(classes, itemsize) <= sketch}
+        if not cheap:
+            return ()  # parameters without a use have no block
         return tuple(n for n in self.function.parameters if n in cheap or n not in used)
 
     def _make_plan(self, profiles: Sequence[Profile]) -> Plan:

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
-from twophase_fast.ntk.calibration import known_rates
+from twophase_fast.ntk.calibration import Rates, known_rates
 from twophase_fast.ntk.capture import AnyFactor, Assembly, Seeds, with_readout
 from twophase_fast.ntk.cost import Method, Sizes
 from twophase_fast.ntk.forward import Function
 from twophase_fast.ntk.graph import Graph, output_shape
+from twophase_fast.ntk.plan import Plan, Row
 from twophase_fast.ntk.probe import Structure
 from twophase_fast.ntk.pullback import placeholders, pull_back
 from twophase_fast.ntk.readout import FeatureSeeds, Readout, ReadoutFactor, route_of
@@ -65,6 +66,23 @@ def survey(function: Function, structure: Structure, readout: Readout | None) ->
         factors = with_readout(function, readout, readout.features(graph)[1], factors)
     profiles = [_profile(name, factor, uses, graph, route) for name, factor in factors.items()]
     return sorted(profiles, key=lambda profile: -profile.depth)
+
+
+def with_rows(plan: Plan, profiles: Sequence[Profile], rates: Rates) -> Plan:
+    """Return the plan with one row per parameter."""
+    task, by_name = plan.task, {p.name: p for p in profiles}
+    rows, methods = [], {}
+    for index, group in enumerate(plan.groups):
+        for p in (by_name[name] for name in group.names):
+            partners = min(plan.side, task.rows), min(plan.side, task.partners)
+            method = p.sizes.choose(task.output, plan.chunk, *partners, rates)
+            flops = p.sizes.flops(method, task.output, task.classes, *partners) * task.pairs
+            s = p.sizes
+            stored = p.stored_bytes(plan.chunk, task.itemsize) * min(plan.side * 2, task.samples)
+            row = (p.name, p.nodes, s.kind, s.positions, s.inputs, s.outputs, s.elements, method)
+            rows.append(Row(*row, flops, stored, index))
+            methods[p.name] = method
+    return replace(plan, rows=tuple(rows), methods=methods)
 
 
 def can_batch(structure: Structure, readout: Readout | None) -> str:

@@ -85,7 +85,7 @@ def supports(node: Node, slots: tuple[int, ...]) -> bool:
         return all(meta.shape == shapes[0].shape for meta in shapes)
     if name == "MeanBackward1":
         axes = node._saved_dim
-        return axes is not None and all(axis % len(node._saved_self_sym_sizes) for axis in signed_tuple(axes))
+        return bool(axes) and all(axis % len(node._saved_self_sym_sizes) for axis in signed_tuple(axes))
     if name in _POOLING:
         return len(shapes[0].shape) == _IMAGES
     return name == RELU or name in _ELEMENTWISE

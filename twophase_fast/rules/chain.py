@@ -39,11 +39,12 @@ def _is_leaf(node: Node) -> bool:
 
 
 def _pull_back(factor: Factor, source: tuple[Node, int], leaves: Mapping[str, torch.Tensor]) -> dict[str, Factor]:
-    """Multiply every row by the derived tensor's Jacobian."""
-    jacobian = factor.dense()
+    """Multiply every row by the derived tensor's Jacobian, in that tensor's dtype."""
+    node, index = source
+    jacobian = factor.dense().to(node._input_metadata[index].dtype)
     n, c = jacobian.shape[:2]
     rows = torch.autograd.grad(
-        [GradientEdge(*source)],
+        [GradientEdge(node, index)],
         list(leaves.values()),
         [jacobian.flatten(0, 1)],
         retain_graph=True,

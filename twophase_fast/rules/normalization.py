@@ -26,8 +26,8 @@ def layer_norm(use: Use) -> Factor | None:
     node = use.node
     if set(use.cotangents) != {0}:
         return None
-    x, mean, rstd = node._saved_input, node._saved_result1, node._saved_result2
-    return _affine(use, (x.detach() - mean) * rstd)
+    x, mean, rstd = (t.detach() for t in (node._saved_input, node._saved_result1, node._saved_result2))
+    return _affine(use, (x - mean) * rstd)
 
 
 def _per_channel(use: Use, normalised: torch.Tensor | None) -> Factor | None:
@@ -66,5 +66,5 @@ def group_norm(use: Use) -> Factor | None:
         return None
     x = node._saved_input.detach()
     grouped = x.reshape(x.shape[0], node._saved_group, -1)
-    mean, rstd = (t.reshape(x.shape[0], -1, 1) for t in (node._saved_result1, node._saved_result2))
+    mean, rstd = (t.detach().reshape(x.shape[0], -1, 1) for t in (node._saved_result1, node._saved_result2))
     return _per_channel(use, ((grouped - mean) * rstd).view_as(x))
