@@ -5,9 +5,10 @@
 namespace twophase {
 namespace {
 
-constexpr int64_t kTileUnit = 96;         // a multiple of most micro-tiles' sides
-constexpr int64_t kSliceUnit = 1024;      // a multiple of every tier's panel depth
-constexpr int64_t kShortestSlice = 8192;  // below this, starting a slice costs more than it brings
+constexpr int64_t kTileUnit = 96;     // a multiple of most micro-tiles' sides
+constexpr int64_t kSliceUnit = 1024;  // a multiple of every tier's panel depth
+// Below this, starting a slice costs more than it brings. Slices summed apart halve the error of a long sum.
+constexpr int64_t kShortestSlice = 4096;
 constexpr int64_t kMostSlices = 64;
 constexpr int64_t kPartialBytes = 16 << 20;
 constexpr int64_t kTasksPerThread = 3;
