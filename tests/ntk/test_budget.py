@@ -11,7 +11,8 @@ from twophase_fast import zoo
 from twophase_fast._model_cases import MODEL_CASES
 from twophase_fast._pages import resident_bytes, room
 from twophase_fast._types import InputError
-from twophase_fast.ntk import capture, sizer
+from twophase_fast.ntk import capture, computation, sizer
+from twophase_fast.ntk.calibration import DEFAULT
 from twophase_fast.ntk.memory import parse_bytes
 
 
@@ -52,6 +53,12 @@ def assert_same(kernel, expected):
 def parts(plan):
     """Return into how many parts a computation is cut."""
     return len(plan.groups), len(plan.chunks), plan.blocks, plan.tile
+
+
+@pytest.fixture(autouse=True)
+def same_rates(monkeypatch):
+    """Let plans depend on nothing that was measured on a busy machine."""
+    monkeypatch.setattr(computation, "known_rates", lambda _: DEFAULT)
 
 
 @pytest.fixture
