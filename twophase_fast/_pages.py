@@ -3,7 +3,7 @@
 Memory fresh from the system is slow at first touch (a page at a time is zeroed), and an allocator that keeps what is
 freed makes it fast the next time; but what it keeps stays resident. So, as a rule, arrays come from the allocator, and
 only those that it never keeps have pages of their own, huge ones where the system has them. Under a memory budget
-(`economical`) every large array has pages of its own, returned as soon as it is dropped, and the allocator is asked to
+and for large kernels (`economical`) every large array has pages of its own, returned as soon as it is dropped, and the allocator is asked to
 return the rest (`give_back`).
 """
 
@@ -45,7 +45,7 @@ def room(shape: Sequence[int], dtype: torch.dtype, device: torch.device) -> torc
     """
     count = math.prod(shape)
     least = _OWN_PAGES_IF_ECONOMICAL if _economy.get() else _OWN_PAGES
-    if device.type != "cpu" or count * dtype.itemsize < least:
+    if device.type != "cpu" or count * dtype.itemsize < least or not hasattr(mmap, "MAP_PRIVATE"):
         return torch.empty(tuple(shape), dtype=dtype, device=device)
     pages = mmap.mmap(-1, count * dtype.itemsize + _HUGE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     start = -ctypes.addressof(ctypes.c_char.from_buffer(pages)) % _HUGE

@@ -11,7 +11,7 @@ from twophase_fast import zoo
 from twophase_fast._model_cases import MODEL_CASES
 from twophase_fast._pages import resident_bytes, room
 from twophase_fast._types import InputError
-from twophase_fast.ntk import capture, computation, sizer
+from twophase_fast.ntk import capture, computation, planner, sizer
 from twophase_fast.ntk.calibration import DEFAULT
 from twophase_fast.ntk.memory import parse_bytes
 
@@ -65,6 +65,19 @@ def same_rates(monkeypatch):
 def no_overhead(monkeypatch):
     """Let tiny models feel a budget: count only what grows with them."""
     monkeypatch.setattr(sizer, "_LIBRARY_BYTES", 0)
+
+
+def test_long_kernels_take_a_lower_peak_where_it_costs_hardly_any_time(no_overhead, monkeypatch):
+    model, x = resnet(), images(16)
+    monkeypatch.setattr(planner, "_LONG", 1e9)  # seconds: no kernel is long
+    fast, fastest = tp.entk(model, x, return_info=True)
+    monkeypatch.setattr(planner, "_LONG", 0.0)
+    monkeypatch.setattr(planner, "_PATIENCE", 10.0)
+    frugal, info = tp.entk(model, x, return_info=True)
+    assert info.plan.peak_bytes < fastest.plan.peak_bytes
+    assert_same(frugal, fast)
+    monkeypatch.setattr(planner, "_PATIENCE", -1.0)  # no plan is fast enough
+    assert tp.entk(model, x, return_info=True)[1].plan.peak_bytes == fastest.plan.peak_bytes
 
 
 @pytest.mark.parametrize("output", ["full", "trace", "diagonal", "sum"])
