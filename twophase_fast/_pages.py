@@ -2,9 +2,9 @@
 
 Memory fresh from the system is slow at first touch (a page at a time is zeroed), and an allocator that keeps what is
 freed makes it fast the next time; but what it keeps stays resident. So, as a rule, arrays come from the allocator, and
-only those that it never keeps have pages of their own, huge ones where the system has them. Under a memory budget
-and for large kernels (`economical`) every large array has pages of its own, returned as soon as it is dropped, and the allocator is asked to
-return the rest (`give_back`).
+only those that it never keeps have pages of their own, huge ones where the system has them. Under a memory budget,
+and for large kernels (`economical`), every large array has pages of its own, returned as soon as it is dropped, and the
+allocator is asked to return the rest (`give_back`).
 """
 
 from __future__ import annotations
