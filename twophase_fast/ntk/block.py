@@ -111,7 +111,7 @@ class Block:
             side.take(piece),
             side.structure,
             everything.rows_of(chunk),
-            Section(group.names, start, group.keep, everything.info.precision),
+            Section(group.names, start, group.keep, everything.info.precision, not self._plan.by_rule),
             first=side.first + piece.start == 0,
             readout=everything.readout,
             at_once=self._plan.at_once,

@@ -39,13 +39,15 @@ class Section:
         start: Cut where the pull-back starts, with the cotangents [K, *shape] there; None: the outputs.
         keep: Cut whose cotangents are returned too, for a section further down (None is returned for a batch on which
             the model runs another program: sections further down then start at the outputs).
-        precision: Of convolutions on the way.
+        precision: Of convolutions and linear layers on the way.
+        batched: Whether torch's engine, where it runs everything, may pull several outputs back in one call.
     """
 
     names: Collection[str] | None = None
     start: tuple[Cut, torch.Tensor] | None = None
     keep: Cut | None = None
     precision: Precision = "highest"
+    batched: bool = True
 
 
 def capture(
@@ -103,7 +105,7 @@ def capture_section(
         return capture_features(function, graph, readout, directions, section, at_once, take)
     seeds = Seeds(graph, directions)
     if graph.signature() != structure.signature:  # cuts are places in the probe's graph: pull back from the outputs
-        whole = Section(section.names, precision=section.precision)
+        whole = Section(section.names, precision=section.precision, batched=section.batched)
         return body_factors(function, graph, irregular_uses(function, graph), seeds, whole, at_once, take)
     return body_factors(function, graph, structure.uses, _start(graph, section, seeds), section, at_once, take)
 
@@ -128,7 +130,8 @@ def body_factors(
         uses = [u for u in (_restricted(u, names) for u in uses) if u.slots]
     keep = None if section.keep is None else (section.keep.node, section.keep.output)
     assembly = Assembly(function, graph, uses, names, take)
-    found = pull_back(seeds, uses, at_once, keep, precision=section.precision, arrived=assembly.add)
+    how = {"precision": section.precision, "batched": section.batched}
+    found = pull_back(seeds, uses, at_once, keep, arrived=assembly.add, **how)
     return assembly.finish(found), found.kept
 
 

@@ -238,7 +238,7 @@ class Computation:
             budget = int(free_bytes(self.function.device) * DEFAULT_SHARE)
         profiles = widest([survey(self.function, structure, self.readout) for structure in self.structures])
         program = widest_program([describe(structure, self.readout) for structure in self.structures])
-        if program.by_rule and self._wanted != "highest" and self.function.dtype == torch.float32:
+        if program.convolves and self._wanted != "highest" and self.function.dtype == torch.float32:
             self.info.precision = "high"  # of convolutions, where the Gram blocks have no other precision
         self.info.looped = can_batch(self.structures[0], self.readout) if task.classes > 1 else "one output"
         carried = {} if self.per_parameter else bias_partners(self.structures[0])

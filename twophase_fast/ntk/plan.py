@@ -127,6 +127,7 @@ class Plan:
         seconds: Predicted time, not a number where nothing was timed.
         stages: Predicted seconds per stage: `probe`, `capture`, `gram`.
         profile: What the seconds hold for.
+        by_rule: Whether it counts on a pull-back by rule (see `route`).
     """
 
     task: Task
@@ -142,6 +143,7 @@ class Plan:
     seconds: float = math.nan
     stages: dict[str, float] = field(repr=False, default_factory=dict)
     profile: str = "this machine"
+    by_rule: bool = False
 
     @property
     def chunks(self) -> list[slice]:

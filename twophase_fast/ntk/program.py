@@ -19,6 +19,7 @@ from twophase_fast.ntk.graph import Graph
 from twophase_fast.ntk.probe import Structure
 from twophase_fast.ntk.readout import Readout, root_of, route_of
 from twophase_fast.ntk.route import between
+from twophase_fast.rules import backward
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,7 @@ class Program:
         depths: Sequence numbers of the nodes a pull-back runs, ascending.
         below: Share of the pull-back's work at depths up to each of these, starting with 0.
         by_rule: Whether nodes are run by rule, for several outputs in one call (see `route`).
+        convolves: Whether convolutions are among them.
     """
 
     saved_bytes: int
@@ -59,6 +61,7 @@ class Program:
     depths: tuple[int, ...] = ()
     below: tuple[float, ...] = (0.0,)
     by_rule: bool = False
+    convolves: bool = False
 
     def share(self, start: int | None, end: int) -> float:
         """Return the share of the work between depth `start` (None: the outputs) and depth `end`."""
@@ -85,8 +88,9 @@ def describe(structure: Structure, readout: Readout | None) -> Program:
     depths, below = _work(growth)
     widest = max((max(sizes, default=0) for sizes in growth.values()), default=0)
     cuts = tuple(_cuts(graph, relevant, growth))
-    by_rule = not route_of(structure, readout).plain
-    return Program(structure.saved_bytes, widest, len(relevant), cuts, depths, below, by_rule)
+    route = route_of(structure, readout)
+    convolves = any(graph.nodes[node].name() == backward.CONVOLUTION for node in route.by_rule)
+    return Program(structure.saved_bytes, widest, len(relevant), cuts, depths, below, not route.plain, convolves)
 
 
 def widest_program(programs: Sequence[Program]) -> Program:

@@ -1,8 +1,9 @@
 """Pulling K cotangents back from a root to the uses, along a route.
 
-Cotangents that are on their way are held as [K, B, *shape] for a node whose output has the shape [B, *shape]; those of
-nodes run by rule lie in memory as [B, K, *shape]. They are added up where several arrive, in place where nothing else
-reads them, and let go of when their node has run. What arrives at a use is collected by sample:
+Cotangents that are on their way are held block by block, [B, K, *rest] (`rules.backward`), where the first axis of a
+tensor cannot be cut into a block for each of the B samples as one block; those of nodes run by rule lie in memory in
+that order, the others as [K, *shape]. They are added up where several arrive, in place where nothing else reads them,
+and let go of when their node has run. What arrives at a use is collected by sample:
 [N, K, *before, outer, inner, *after].
 
 Hooks on activations (`Tensor.register_hook`) run where torch's engine goes through them, mostly once a cotangent; the
@@ -67,6 +68,7 @@ def pull_back(
     *,
     collect: bool = True,
     precision: Precision = "highest",
+    batched: bool = True,
     arrived: Callable[[int, Collected], None] | None = None,
 ) -> Collected:
     """Pull the cotangents of `start` back to the uses.
@@ -77,7 +79,8 @@ def pull_back(
         at_once: Starts pulled back together: in one batched call of torch's engine, or in one call of every rule.
         keep: A place whose cotangents are kept as well.
         collect: Whether to keep anything at all (a pass that is only timed does not).
-        precision: Of convolutions that are run by rule.
+        precision: Of convolutions and products that are run by rule.
+        batched: Whether torch's engine, where it runs everything, may pull several starts back in one call.
         arrived: Called with the position of a use as soon as everything has arrived there, where that is before the
             end; it may take things out of what was collected.
     """
@@ -92,7 +95,8 @@ def pull_back(
         flow = _Flow(start.graph, route, shelf, ks, precision)
         early = arrived if ks == slice(0, len(start)) else None
         if route.plain:
-            flow.through_engine(root, start.cotangents(ks), batched=at_once > 1)
+            for part in [ks] if batched else [slice(k, k + 1) for k in range(ks.start, ks.stop)]:
+                flow.through_engine(root, start.cotangents(part), part)
         else:
             for node in flow.along(root, start.cotangents(ks)):
                 if early is not None:
@@ -147,17 +151,17 @@ class _Collector:
         if place in self._layouts:
             self._put_use(place, ks, cotangents)
 
-    def adopt(self, place: Place, ks: slice, cotangents: torch.Tensor) -> bool:
-        """Keep the cotangents [B, K, *shape] at a place; returns whether the memory itself is kept."""
+    def adopt(self, place: Place, ks: slice, rows: torch.Tensor) -> bool:
+        """Keep the cotangents [B, K, *rest] at a place as they are, if that is how they are wanted."""
         layout = self._layouts.get(place)
         whole = ks.stop - ks.start == self._count
-        if self._found is not None and layout is not None and layout.plain and whole:
-            if place == self._keep:
-                self._put_kept(ks, cotangents.transpose(0, 1))
-            self._found.cotangents[place] = cotangents.unsqueeze(2).unsqueeze(2)
-            return True
-        self.put(place, ks, cotangents.transpose(0, 1))
-        return False
+        if self._found is None or layout is None or not layout.leading or not whole or place == self._keep:
+            return False
+        count = self._graph.nodes[place[0]]._input_metadata[place[1]].shape[0] // layout.inner
+        if len(rows) != count:
+            return False
+        self._found.cotangents[place] = (rows.unsqueeze(2) if layout.plain else rows).unsqueeze(2)
+        return True
 
     def put_sums(self, node: int, ks: slice, grads: backward.NormGrads) -> None:
         """Keep the gradients [N, k, channels] of a normalisation's parameters."""
@@ -197,11 +201,18 @@ class _Collector:
 
 
 @dataclass
-class _Buffer:
-    """Cotangents [K, B, *shape] and how many places read them."""
+class _Memory:
+    """How many buffers (and shelves) read the same memory."""
 
-    tensor: torch.Tensor
     readers: int = 1
+
+
+@dataclass
+class _Buffer:
+    """Cotangents [B, K, *rest] in memory that others may read too."""
+
+    rows: torch.Tensor
+    memory: _Memory = field(default_factory=_Memory)
 
 
 class _Flow:
@@ -209,19 +220,21 @@ class _Flow:
 
     def __init__(self, graph: Graph, route: Route, shelf: _Collector, ks: slice, precision: Precision) -> None:
         self._graph, self._route, self._shelf, self._ks, self._precision = graph, route, shelf, ks, precision
+        self._count = ks.stop - ks.start
         self._wanted = frozenset(shelf.places)
         self._pending: dict[Place, _Buffer] = {}
 
-    def through_engine(self, root: Place, cotangents: torch.Tensor, *, batched: bool) -> None:
+    def through_engine(self, root: Place, cotangents: torch.Tensor, ks: slice) -> None:
         """Let torch's engine run everything."""
         places = self._shelf.places
+        batched = len(cotangents) > 1
         grads = pull([self._edge(root)], [self._edge(p) for p in places], [cotangents], batched=batched)
         for place, grad in zip(places, grads):
-            self._shelf.put(place, self._ks, None if grad is None else grad.detach())
+            self._shelf.put(place, ks, None if grad is None else grad.detach())
 
     def along(self, root: Place, cotangents: torch.Tensor) -> Iterator[int]:
         """Run the route's steps; yields the positions of the nodes that are done."""
-        self._arrive(root, _Buffer(cotangents, readers=2))  # the caller's
+        self._arrive(root, _Buffer(self._as_rows(root, cotangents), _Memory(2)))  # the caller's
         for step in self._route.steps:
             if isinstance(step, Engine):
                 self._run_engine(step)
@@ -236,35 +249,35 @@ class _Flow:
             yield step.node
 
     def _run_single(self, step: Single) -> None:
-        place = (step.node, 0)
-        buffer = self._take(place)
-        if buffer is None:
+        node = self._graph.nodes[step.node]
+        buffers = [self._take((step.node, j)) for j in range(backward.outputs_of(node))]
+        arrived = [buffer for buffer in buffers if buffer is not None]
+        if not arrived or not step.targets:
             return
         sums = {slot: self._owned_room(target) for slot, target in step.targets.items()}
-        held = {slot: tensor for slot, tensor in sums.items() if tensor is not None}
-        node, g = self._graph.nodes[step.node], buffer.tensor.transpose(0, 1)
-        arrival = backward.Arrival(node, g, buffer.readers == 1, tuple(step.targets), held, self._precision)
-        results = backward.backward(arrival)
-        shared = sum(result is g for result in results.values())
-        buffer.readers += shared - 1
-        for slot, result in results.items():
-            if result is g:
-                self._arrive(step.targets[slot], buffer)
-            elif held.get(slot) is not result:
-                self._arrive(step.targets[slot], _Buffer(result.transpose(0, 1)))
+        held = {slot: rows for slot, rows in sums.items() if rows is not None}
+        gs = tuple(None if buffer is None else buffer.rows for buffer in buffers)
+        owned = len(buffers) == 1 and arrived[0].memory.readers == 1
+        blocks = backward.Blocks(self._route.blocks)
+        arrival = backward.Arrival(node, gs, owned, tuple(step.targets), held, blocks, self._precision)
+        for slot, result in backward.backward(arrival).items():
+            if held.get(slot) is not result:
+                self._arrive(step.targets[slot], _beside(result, arrived))
+        for buffer in arrived:
+            buffer.memory.readers -= 1
 
     def _run_norm(self, step: Norm) -> None:
         buffer = self._take((step.node if step.relu is None else step.relu, 0))
         if buffer is None:
             return
-        node, g = self._graph.nodes[step.node], buffer.tensor.transpose(0, 1)
-        slots = () if step.target is None else (0,)
-        arrival = backward.Arrival(node, g, buffer.readers == 1, slots, {})
+        node, slots = self._graph.nodes[step.node], () if step.target is None else (0,)
+        owned = buffer.memory.readers == 1
+        arrival = backward.Arrival(node, (buffer.rows,), owned, slots, {}, backward.Blocks(self._route.blocks))
         grads = backward.norm_backward(arrival, None if step.relu is None else self._graph.nodes[step.relu])
         self._shelf.put_sums(step.node, self._ks, grads)
-        buffer.readers -= 1
         if step.target is not None and grads.input is not None:
-            self._arrive(step.target, _Buffer(grads.input.transpose(0, 1)))
+            self._arrive(step.target, _beside(grads.input, [buffer]))
+        buffer.memory.readers -= 1
 
     def _run_engine(self, step: Engine) -> None:
         """Pull one cotangent after the other through a part of the graph."""
@@ -274,8 +287,8 @@ class _Flow:
         ends = [*wanted, *step.exits]
         edges = [self._edge(place) for place in ends]
         leaving: dict[Place, torch.Tensor] = {}
-        for k in range(self._ks.stop - self._ks.start) if roots and ends else ():
-            seeds = [buffer.tensor[k : k + 1] for buffer in buffers]
+        for k in range(self._count) if roots and ends else ():
+            seeds = [self._one(place, buffer.rows, k) for place, buffer in zip(roots, buffers)]
             grads = pull([self._edge(place) for place in roots], edges, seeds, batched=False)
             here = slice(self._ks.start + k, self._ks.start + k + 1)
             for place, grad in zip(ends, grads):
@@ -284,7 +297,7 @@ class _Flow:
                 elif grad is not None:
                     if place not in leaving:
                         leaving[place] = self._room(place, zero=k > 0)
-                    leaving[place][k] = grad[0].detach()
+                    leaving[place][:, k] = self._as_rows(place, grad.detach())[:, 0]
         self._leave(buffers, leaving)
 
     def _run_call(self, step: Call) -> None:
@@ -294,74 +307,108 @@ class _Flow:
         buffers = [self._pending.pop(place, None) for place in outputs]
         for place, buffer in zip(outputs, buffers):
             if place in self._wanted:
-                self._shelf.put(place, self._ks, None if buffer is None else buffer.tensor)
+                self._shelf.put(place, self._ks, None if buffer is None else self._plain(place, buffer.rows))
         leaving: dict[Place, torch.Tensor] = {}
-        for k in range(self._ks.stop - self._ks.start) if any(b is not None for b in buffers) else ():
-            grads = node(*(None if buffer is None else buffer.tensor[k] for buffer in buffers))
+        for k in range(self._count) if any(b is not None for b in buffers) else ():
+            seeds = [None if b is None else self._one(place, b.rows, k)[0] for place, b in zip(outputs, buffers)]
+            grads = node(*seeds)
             grads = grads if isinstance(grads, tuple) else (grads,)
             for slot, place in step.targets.items():
                 if grads[slot] is not None:
                     if place not in leaving:
                         leaving[place] = self._room(place, zero=True)
-                    leaving[place][k] += grads[slot].detach().sum_to_size(leaving[place].shape[1:])
+                    grad = grads[slot].detach().sum_to_size(self._shape(place))
+                    leaving[place][:, k] += self._as_rows(place, grad.unsqueeze(0))[:, 0]
         self._leave(buffers, leaving)
 
     def _leave(self, buffers: Sequence[_Buffer | None], leaving: dict[Place, torch.Tensor]) -> None:
         """Let go of what was read and send off what came out."""
         for buffer in buffers:
             if buffer is not None:
-                buffer.readers -= 1
-        for place, tensor in leaving.items():
-            self._arrive(place, _Buffer(tensor))
+                buffer.memory.readers -= 1
+        for place, rows in leaving.items():
+            self._arrive(place, _Buffer(rows))
 
     def _edge(self, place: Place) -> GradientEdge:
         return GradientEdge(self._graph.nodes[place[0]], place[1])
 
+    def _shape(self, place: Place) -> tuple[int, ...]:
+        return tuple(self._graph.nodes[place[0]]._input_metadata[place[1]].shape)
+
+    def _cut(self, place: Place) -> backward.Blocks:
+        """Return how the tensor at a place is cut into blocks; as one block where that does not go."""
+        cut = backward.blocks_of(self._graph.nodes[place[0]], self._route.blocks)
+        return cut if cut.fit(self._shape(place)) else backward.Blocks(1)
+
+    def _as_rows(self, place: Place, cotangents: torch.Tensor) -> torch.Tensor:
+        """Return the view [B, K, *rest] of cotangents [K, *shape]."""
+        return self._cut(place).cut_each(cotangents)
+
+    def _plain(self, place: Place, rows: torch.Tensor) -> torch.Tensor:
+        """Return cotangents [B, K, *rest] as [K, *shape]."""
+        return self._cut(place).join_each(rows, self._shape(place))
+
+    def _one(self, place: Place, rows: torch.Tensor, k: int) -> torch.Tensor:
+        """Return one of the cotangents, [1, *shape]."""
+        return self._plain(place, rows[:, k : k + 1])
+
     def _room(self, place: Place, *, zero: bool) -> torch.Tensor:
-        """Return room for the cotangents [K, *shape] at a place, which lies in memory as the place's node wants it."""
+        """Return room for the cotangents [B, K, *rest] at a place, lying in memory as the place's node wants it."""
         metadata = self._graph.nodes[place[0]]._input_metadata[place[1]]
-        count, shape = self._ks.stop - self._ks.start, tuple(metadata.shape)
-        sizes = (shape[0], count, *shape[1:]) if place[0] in self._route.by_rule else (count, *shape)
+        shape, by_rule, cut = self._shape(place), place[0] in self._route.by_rule, self._cut(place)
+        sizes = (cut.count, self._count, *cut.rest(shape)) if by_rule else (self._count, *shape)
         tensor = room(sizes, metadata.dtype, self._graph.output.device)
         tensor = tensor.zero_() if zero else tensor
-        return tensor.transpose(0, 1) if place[0] in self._route.by_rule else tensor
+        return tensor if by_rule else cut.cut_each(tensor)
 
     def _arrive(self, place: Place, buffer: _Buffer) -> None:
         """Add cotangents to those that wait at a place."""
         waiting = self._pending.get(place)
         if waiting is None:
             self._pending[place] = buffer
-        elif waiting.readers == 1:
-            waiting.tensor += buffer.tensor
-            buffer.readers -= 1
-        elif buffer.readers == 1:
-            buffer.tensor += waiting.tensor
-            waiting.readers -= 1
+        elif waiting.memory.readers == 1:
+            waiting.rows += buffer.rows
+            buffer.memory.readers -= 1
+        elif buffer.memory.readers == 1:
+            buffer.rows += waiting.rows
+            waiting.memory.readers -= 1
             self._pending[place] = buffer
         else:
-            self._pending[place] = _Buffer(waiting.tensor + buffer.tensor)
-            waiting.readers -= 1
-            buffer.readers -= 1
+            self._pending[place] = _Buffer(waiting.rows + buffer.rows)
+            waiting.memory.readers -= 1
+            buffer.memory.readers -= 1
 
     def _take(self, place: Place) -> _Buffer | None:
-        """Return the cotangents at a place by rule, contiguous as [B, K, *shape], after collecting them if wanted."""
+        """Return the cotangents at a place by rule, in the order that its rule wants, after collecting them."""
         buffer = self._pending.pop(place, None)
         if buffer is None:
             if place in self._wanted:
                 self._shelf.put(place, self._ks, None)
             return None
-        rows = buffer.tensor.transpose(0, 1)
-        if not rows.is_contiguous():
-            buffer.readers -= 1
-            buffer = _Buffer(rows.contiguous().transpose(0, 1))
-        if place in self._wanted and self._shelf.adopt(place, self._ks, buffer.tensor.transpose(0, 1)):
-            buffer.readers += 1
+        strided = backward.takes_strided(self._graph.nodes[place[0]])
+        if not strided and not buffer.rows.is_contiguous():
+            buffer.memory.readers -= 1
+            buffer = _Buffer(buffer.rows.contiguous())
+        if place in self._wanted:
+            if self._shelf.adopt(place, self._ks, buffer.rows):
+                buffer.memory.readers += 1
+            else:
+                self._shelf.put(place, self._ks, self._plain(place, buffer.rows))
         return buffer
 
     def _owned_room(self, place: Place) -> torch.Tensor | None:
-        """Return what waits at a place as [B, K, *shape], where a result may be added to it."""
+        """Return what waits at a place as [B, K, *rest], where a result may be added to it."""
         waiting = self._pending.get(place)
-        if waiting is None or waiting.readers > 1 or place[0] not in self._route.by_rule:
+        if waiting is None or waiting.memory.readers > 1 or place[0] not in self._route.by_rule:
             return None
-        rows = waiting.tensor.transpose(0, 1)
-        return rows if rows.is_contiguous() else None
+        return waiting.rows if waiting.rows.is_contiguous() else None
+
+
+def _beside(rows: torch.Tensor, arrived: Sequence[_Buffer]) -> _Buffer:
+    """Return a rule's result as a buffer: of the memory of what arrived where it is a view of that."""
+    start = rows.untyped_storage().data_ptr()
+    for buffer in arrived:
+        if buffer.rows.untyped_storage().data_ptr() == start:
+            buffer.memory.readers += 1
+            return _Buffer(rows, buffer.memory)
+    return _Buffer(rows)

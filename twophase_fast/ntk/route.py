@@ -1,7 +1,8 @@
 """The way of cotangents through a graph: which nodes are run by `rules.backward`, and which by torch's engine.
 
 Nodes are taken by falling depth, so that a node's cotangent is complete when its turn comes. Neighbours that torch's
-engine runs make one step. Where no cotangent goes through a convolution on the CPU, the whole graph is left to it.
+engine runs make one step. Where no cotangent goes through a convolution or a linear layer on the CPU, the whole graph
+is left to it.
 """
 
 from __future__ import annotations
@@ -15,7 +16,6 @@ from torch.autograd.graph import Node
 from twophase_fast.ntk.graph import Graph, Place
 from twophase_fast.ntk.uses import UseSpec
 from twophase_fast.rules import backward
-from twophase_fast.rules.layout import Layout
 
 _COSTLY = frozenset(
     f"{name}Backward0" for name in ("Addmm", "Baddbmm", "Bmm", "Convolution", "Mm", "Mv", "CudnnRnn", "MkldnnRnnLayer")
@@ -92,14 +92,16 @@ class Route:
 
     Attributes:
         steps: In order.
-        by_rule: Positions of the nodes that `rules.backward` runs: their cotangents are kept as [B, K, *shape].
+        by_rule: Positions of the nodes that `rules.backward` runs: their cotangents lie in memory as [B, K, *rest].
         summed: Positions of the normalisations whose parameters' gradients their step gives; their cotangents are kept
             by nobody.
+        blocks: B, the samples of the batch.
     """
 
     steps: tuple[Step, ...]
     by_rule: frozenset[int]
     summed: frozenset[int]
+    blocks: int = 1
 
     @property
     def plain(self) -> bool:
@@ -114,11 +116,11 @@ def find_route(graph: Graph, root: Place, uses: Sequence[UseSpec], keep: Place |
     ways = {index: _ways(graph, index, frozenset(order)) for index in order}
     by_rule = _by_rule(graph, order, ways)
     summed = frozenset(
-        use.node for use in uses if use.node in by_rule and use.name == backward.NORM and _samples_first(use)
+        use.node for use in uses if use.node in by_rule and use.name in backward.NORMS and _samples_first(use)
     ) - ({keep[0]} if keep is not None else set())
     norms = _norms_with_relu(graph, by_rule, ways, order, {use.node for use in uses} - summed, keep)
     try:
-        return Route(tuple(_steps(graph, order, ways, by_rule, norms)), by_rule, summed)
+        return Route(tuple(_steps(graph, order, ways, by_rule, norms)), by_rule, summed, len(graph.output))
     except _NotAloneError:
         return Route((), frozenset(), frozenset())
 
@@ -153,23 +155,24 @@ def _ways(graph: Graph, index: int, relevant: Collection[int]) -> dict[int, Plac
 
 
 def _by_rule(graph: Graph, order: Sequence[int], ways: Ways) -> frozenset[int]:
-    """Return the nodes to run by rule: none where no cotangent goes through a convolution on the CPU."""
+    """Return the nodes to run by rule: none where no cotangent goes through a costly one on the CPU."""
 
-    def convolves(indices: Iterable[int]) -> bool:
-        return any(graph.nodes[index].name() == backward.CONVOLUTION and ways[index] for index in indices)
+    def costly(indices: Iterable[int]) -> bool:
+        return any(graph.nodes[index].name() in backward.COSTLY and ways[index] for index in indices)
 
-    if graph.output.device.type != "cpu" or not convolves(order):
+    if graph.output.device.type != "cpu" or not costly(order):
         return frozenset()
     if not numbered(graph, [graph.nodes[index] for index in order]):
         return frozenset()
-    known = frozenset(index for index in order if backward.supports(graph.nodes[index], tuple(ways[index])))
-    return known if convolves(known) else frozenset()
+    blocks = len(graph.output)
+    known = frozenset(index for index in order if backward.supports(graph.nodes[index], tuple(ways[index]), blocks))
+    return known if costly(known) else frozenset()
 
 
 def _samples_first(use: UseSpec) -> bool:
-    """Return whether the samples are the first axis of a use's only output."""
+    """Return whether the samples are the blocks of the first axis of a use's only output."""
     layout = use.layouts.get(0)
-    return set(use.layouts) == {0} and isinstance(layout, Layout) and layout.plain
+    return set(use.layouts) == {0} and layout is not None and layout.leading
 
 
 def _norms_with_relu(
@@ -189,7 +192,7 @@ def _norms_with_relu(
     for index in by_rule:
         above = readers.get(index, [])
         wanted = index in collected or (keep is not None and keep[0] == index)
-        if graph.nodes[index].name() != backward.NORM or len(above) != 1 or wanted:
+        if graph.nodes[index].name() != backward.BATCH_NORM or len(above) != 1 or wanted:
             continue
         if graph.nodes[above[0]].name() == backward.RELU and above[0] in by_rule:
             found[index] = above[0]
@@ -210,7 +213,7 @@ def _steps(
             yield from _by_engine(graph, list(members), ways, reach)
             continue
         for index in members:
-            if graph.nodes[index].name() == backward.NORM:
+            if graph.nodes[index].name() in backward.NORMS:
                 yield Norm(index, norms.get(index), ways[index].get(0))
             elif index not in relus:
                 yield Single(index, ways[index])

@@ -113,7 +113,8 @@ class Sizer:
                 meter.add(sizes[name])
             peak = max(peak, meter.peak(group.start, group.keep))
         side = max(self.task.rows, self.task.partners)
-        return Plan(self.task, side, shape.tile, shape.chunk, shape.at_once, groups, {}, self.slice_bytes, peak)
+        how = (shape.tile, shape.chunk, shape.at_once, groups, {}, self.slice_bytes, peak)
+        return Plan(self.task, side, *how, by_rule=self.program.by_rule)
 
     def bytes_of(self, chunk: int) -> list[_Bytes]:
         """Bytes of every parameter, where `chunk` outputs are pulled back together."""

@@ -178,7 +178,7 @@ class SketchedKernel:
                 side.take(piece),
                 structure,
                 rows[chunk],
-                Section(group.names),
+                Section(group.names, batched=not plan.by_rule),
                 first=piece.start == 0,
                 at_once=plan.at_once,
             )

@@ -168,7 +168,9 @@ def _timed_pass(computation: Computation) -> _Pass:
         seeds: Any = Seeds(graph, directions)
     else:
         seeds = FeatureSeeds(graph, readout, readout.features(graph)[0], directions)
-    _, pull = _timed(lambda: pull_back(seeds, uses, plan.at_once, collect=False), function.device)
+    _, pull = _timed(
+        lambda: pull_back(seeds, uses, plan.at_once, collect=False, batched=not plan.by_rule), function.device
+    )
     return _Pass(forward, pull)
 
 

@@ -34,6 +34,11 @@ class Layout:
         """Whether the axis is the first one and holds exactly one entry per sample."""
         return self.axis == 0 and self.outer == self.inner == 1
 
+    @property
+    def leading(self) -> bool:
+        """Whether the axis is the first one and holds the entries of one sample after the other."""
+        return self.axis == 0 and self.outer == 1
+
     def by_sample(self, tensor: torch.Tensor) -> torch.Tensor:
         """Return the view [N, *before, outer, inner, *after] of `tensor` [*before, outer*N*inner, *after]."""
         count = tensor.shape[self.axis] // (self.outer * self.inner)
@@ -54,7 +59,7 @@ class RowLayout:
     axis: int
     labels: torch.Tensor
     samples: int
-    plain = False
+    plain = leading = False
 
     @cached_property
     def _index(self) -> tuple[torch.Tensor, torch.Tensor]:
@@ -91,7 +96,7 @@ class ElementLayout:
 
     labels: torch.Tensor
     samples: int
-    plain = False
+    plain = leading = False
     axis = None
 
     def by_sample(self, tensor: torch.Tensor) -> torch.Tensor:
