@@ -24,49 +24,137 @@ def normal(*shape, seed=0):
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
-FUNCTIONS = {
+def attention(mask=None, causal=False):
+    def function(h):
+        q, k, v = h[..., :4], h[..., 4:8] * 0.5, h[..., 8:].tanh()
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=causal)
+
+    return function
+
+
+FUNCTIONS = {  # name -> (function, shape of its input); the node under test is the last one with a rule
     "add twice": (lambda h: h + h, (2, 5, 4)),
     "add scaled": (lambda h: torch.add(h, h, alpha=3), (2, 5)),
+    "add repeated": (lambda h: h + h[:, :1], (2, 5)),
+    "addition of a number": (lambda h: h + 2.5, (2, 5)),
+    "attention": (attention(), (2, 3, 5, 12)),
+    "attention with a causal mask": (attention(causal=True), (4, 3, 5, 12)),
+    "attention with a mask": (attention(normal(4, 1, 5, 5, seed=2) > -0.5), (4, 3, 5, 12)),
+    "attention with added scores": (attention(normal(5, 5, seed=2)), (2, 3, 5, 12)),
     "average pool": (lambda h: F.avg_pool2d(h, 3, 2, 1, count_include_pad=False), (2, 3, 7, 6)),
-    "convolution": (lambda h: F.conv2d(h, normal(4, 3, 3, 2), stride=2, padding=1), (2, 3, 7, 6)),
+    "batched product": (lambda h: torch.bmm(h, h.transpose(1, 2)), (4, 5, 3)),
+    "chunks": (lambda h: h.split([1, 3], 1)[0], (2, 4, 3)),
+    "clone": (lambda h: h.clone(), (2, 4, 3)),
+    "convolution": (lambda h: F.conv2d(h, normal(4, 3, 3, 2), stride=2, padding=1), (4, 3, 7, 6)),
     "convolution in 1-D": (lambda h: F.conv1d(h, normal(6, 1, 4), padding=3, groups=6), (2, 6, 7)),
+    "difference": (lambda h: torch.sub(h, h[:, :1], alpha=2), (2, 4)),
     "elu": (F.elu, (2, 5, 4)),
+    "expand": (lambda h: h.expand(-1, 5, 3), (4, 1, 3)),
+    "gate": (lambda h: h * h.mean((2, 3), keepdim=True), (2, 5, 4, 3)),
     "gelu": (F.gelu, (2, 5, 4)),
     "hard sigmoid": (lambda h: F.hardsigmoid(3 * h), (2, 5, 4)),
+    "join": (lambda h: torch.cat([h[:, 1:], normal(2, 3, 4), h], 1), (2, 5, 4)),
+    "layer without bias": (lambda h: h @ normal(3, 5).t(), (4, 5)),
     "leaky relu": (F.leaky_relu, (2, 5, 4)),
-    "max pool": (lambda h: F.max_pool2d(h, 3, 2, 1, ceil_mode=True), (2, 3, 7, 6)),
+    "linear layer": (lambda h: F.linear(h, normal(3, 5), normal(3)), (4, 5)),
+    "logarithm of softmax": (lambda h: h.log_softmax(-2), (2, 5, 4)),
+    "masked": (lambda h: h.masked_fill(normal(5, 4, seed=3) > 0, -3.0), (2, 5, 4)),
+    "max pool": (lambda h: F.max_pool2d(h, 3, 2, 1, ceil_mode=True), (4, 3, 7, 6)),
     "mean": (lambda h: h.mean((1, -1), keepdim=True), (2, 5, 4, 3)),
-    "mean, axes dropped": (lambda h: h.mean((-2, -1)), (2, 5, 4, 3)),
+    "mean, axes dropped": (lambda h: h.mean((-2, -1)), (4, 5, 4, 3)),
     "minus": (lambda h: -h, (2, 5)),
-    "relu": (F.relu, (2, 5, 4)),
+    "pad": (lambda h: F.pad(h, (1, 2, 0, 1)), (4, 3, 5)),
+    "permute": (lambda h: h.permute(0, 3, 1, 2), (4, 2, 3, 5)),
+    "permute, samples last": (lambda h: h.permute(1, 2, 0), (4, 3, 5)),
+    "power": (lambda h: h**3, (2, 5)),
+    "prelu": (lambda h: F.prelu(h, normal(5)), (2, 5, 4)),
+    "product": (lambda h: h * (h + 1), (2, 5, 4)),
+    "product with a constant": (lambda h: h * normal(4), (2, 5, 4)),
+    "product with a constant per sample": (lambda h: h * normal(4, 1, 4), (4, 5, 4)),
+    "quotient": (lambda h: h / normal(2, 5, 4, seed=3), (2, 5, 4)),
+    "relu": (F.relu, (4, 5, 4)),
+    "select": (lambda h: h.select(-1, -2), (4, 5, 3)),
     "silu": (F.silu, (2,)),
+    "slice": (lambda h: h[:, -4:-1:2], (4, 5, 3)),
+    "softmax": (lambda h: h.softmax(1), (4, 5, 3)),
     "softplus": (F.softplus, (2, 5, 4)),
+    "split": (lambda h: h.split(2, -1)[1], (4, 3, 5)),
+    "stack": (lambda h: torch.stack([h, normal(4, 3), h.exp()], 1), (4, 3)),
+    "sum": (lambda h: h.sum(1), (2, 5, 4)),
     "tanh": (torch.tanh, (2, 5, 4)),
+    "transpose": (lambda h: h.transpose(1, -1), (4, 2, 3)),
+    "transpose, samples second": (lambda h: h.transpose(0, 1), (4, 2, 3)),
+    "unbind": (lambda h: h.unbind(1)[2], (4, 3, 2)),
+    "unbind before the samples": (lambda h: h.permute(1, 0, 2).unbind(0)[1], (4, 3, 2)),
+    "unsqueeze": (lambda h: h.unsqueeze(1), (4, 3)),
+    "view": (lambda h: h.view(4, 5), (2, 2, 5)),
+    "view, samples apart": (lambda h: h.view(2, 2, 5), (4, 5)),
+    "where": (lambda h: torch.where(normal(4, seed=3) > 0, h, h[:, :1]), (2, 4)),
 }
 
 
-@pytest.mark.parametrize("name", FUNCTIONS)
+UNSUPPORTED = {  # no blocks of that many entries on one side
+    ("permute, samples last", 2),
+    ("transpose, samples second", 2),
+    ("unbind before the samples", 2),
+    ("view, samples apart", 4),
+}
+
+
+def cases():
+    for name, (_, shape) in FUNCTIONS.items():
+        yield name, shape[0]
+        if shape[0] == 4:
+            yield name, 2  # two entries of the first axis in each block
+
+
+@pytest.mark.parametrize(("name", "count"), list(cases()))
 @pytest.mark.parametrize("owned", [False, True])
-def test_rule_equals_the_engine(name, owned):
+@pytest.mark.parametrize("held", [False, True])
+def test_rule_equals_the_engine(name, count, owned, held):
     function, shape = FUNCTIONS[name]
     h = normal(*shape).requires_grad_() * 1.0
     node = function(h).grad_fn
-    while node.next_functions[0][0] is not h.grad_fn and not backward.supports(node, (0,), len(h)):
-        node = node.next_functions[0][0]
-    source = node.next_functions[0][0]
-    slots = tuple(k for k, (below, _) in enumerate(node.next_functions) if below is source)
-    assert backward.supports(node, slots, len(h))
-    out = node._input_metadata[0].shape
-    g = normal(out[0], OUTPUTS, *out[1:], seed=1)
-    before = g.clone()
-    found = backward.backward(backward.Arrival(node, (g,), owned, slots, {}, backward.Blocks(out[0])))
-    assert owned or torch.equal(g, before), "what others read was overwritten"
-    total = sum(found.values())
+    slots = tuple(k for k, (below, _) in enumerate(node.next_functions) if below is not None)
+    slots = slots[:1] if name == "prelu" else slots  # the other one is a parameter's
+    if not backward.supports(node, slots, count):
+        assert (name, count) in UNSUPPORTED
+        return
+    outputs = range(backward.outputs_of(node))
+    shapes = [node._input_metadata[j].shape for j in outputs]
+    cut = backward.blocks_of(node, count)
+    gs = [cut.cut_each(normal(OUTPUTS, *shape, seed=j)) for j, shape in enumerate(shapes)]
+    gs = [g if backward.takes_strided(node) else g.contiguous() for g in gs]
+    before = [g.clone() for g in gs]
+    sums = {}
+    for slot in slots if held else ():
+        source, j = node.next_functions[slot]
+        room = backward.blocks_of(source, count).cut_each(normal(OUTPUTS, *source._input_metadata[j].shape, seed=9))
+        sums[slot] = room.contiguous()
+    added = {slot: room.clone() for slot, room in sums.items()}
+    found = backward.backward(backward.Arrival(node, tuple(gs), owned, slots, sums, backward.Blocks(count)))
+    assert owned or all(map(torch.equal, gs, before)), "what others read was overwritten"
+    assert set(found) == set(slots)
     for k in range(OUTPUTS):
-        (expected,) = torch.autograd.grad(
-            [GradientEdge(node, 0)], [GradientEdge(source, 0)], [before[:, k]], retain_graph=True
-        )
-        torch.testing.assert_close(total[:, k], expected, rtol=1e-12, atol=1e-12)
+        seeds = [cut.join_each(g[:, k : k + 1], shape)[0] for g, shape in zip(before, shapes)]
+        expected = node(*seeds)
+        for slot in slots:
+            source, j = node.next_functions[slot]
+            result = found[slot] - added[slot] if sums.get(slot) is found[slot] else found[slot]
+            wide = source._input_metadata[j].shape
+            plain = backward.blocks_of(source, count).join_each(result[:, k : k + 1], wide)[0]
+            one = (expected if isinstance(expected, tuple) else (expected,))[slot].sum_to_size(wide)
+            torch.testing.assert_close(plain, one, rtol=1e-11, atol=1e-11)
+
+
+def test_rows_without_a_key_give_nothing_back():
+    mask = torch.tensor([[False, False], [True, False]])
+    q = normal(2, 1, 2, 4).requires_grad_() * 1.0
+    node = F.scaled_dot_product_attention(q, q * 2, q.tanh(), attn_mask=mask).grad_fn
+    g = normal(2, OUTPUTS, 1, 2, 4, seed=1)
+    found = backward.backward(backward.Arrival(node, (g,), False, (0, 1, 2), {}, backward.Blocks(2)))
+    assert all(bool(result.isfinite().all()) for result in found.values())
+    assert not found[0][:, :, :, 0].any()
 
 
 def test_a_mean_over_no_axes_is_one_over_all():
@@ -91,6 +179,31 @@ def test_normalisation_with_its_parameters(relu):
         for n in range(2):
             alone = torch.zeros_like(z).index_copy(0, torch.tensor([n]), g[n : n + 1, k])
             weight, bias = torch.autograd.grad(z, [norm.weight, norm.bias], alone, retain_graph=True)
+            torch.testing.assert_close(found.weight[n, k], weight)
+            torch.testing.assert_close(found.bias[n, k], bias)
+
+
+@pytest.mark.parametrize("affine", [False, True])
+@pytest.mark.parametrize("shape", [(2, 4), (6, 4), (2, 3, 5, 4)])
+def test_normalisation_over_the_last_axis(shape, affine):
+    norm = nn.LayerNorm(4, elementwise_affine=affine).double()
+    if affine:
+        nn.init.normal_(norm.weight, 1), nn.init.normal_(norm.bias)
+    x = normal(*shape).requires_grad_() * 1.0
+    y, cut = norm(x), backward.Blocks(2)
+    g = normal(OUTPUTS, *shape, seed=1)
+    assert backward.supports(y.grad_fn, (0,), 2)
+    found = backward.norm_backward(
+        backward.Arrival(y.grad_fn, (cut.cut_each(g).contiguous(),), False, (0,), {}, cut), None
+    )
+    assert found.weight.shape == found.bias.shape == (2, OUTPUTS, 4)
+    for k in range(OUTPUTS):
+        (expected,) = torch.autograd.grad(y, x, g[k], retain_graph=True)
+        torch.testing.assert_close(cut.join_each(found.input[:, k : k + 1], shape)[0], expected)
+        for n in range(2 if affine else 0):
+            alone = torch.zeros_like(y)
+            cut.cut(alone)[n] = cut.cut(g[k])[n]
+            weight, bias = torch.autograd.grad(y, [norm.weight, norm.bias], alone, retain_graph=True)
             torch.testing.assert_close(found.weight[n, k], weight)
             torch.testing.assert_close(found.bias[n, k], bias)
 

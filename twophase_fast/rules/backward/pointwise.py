@@ -80,7 +80,7 @@ def _divide(arrival: Arrival) -> dict[int, torch.Tensor]:
 
 def _where(arrival: Arrival) -> dict[int, torch.Tensor]:
     chosen = arrival.beside(arrival.node._saved_condition)
-    kept = {slot: arrival.g * (chosen if slot == 1 else ~chosen) for slot in arrival.slots}
+    kept = {slot: arrival.g * (~chosen if slot else chosen) for slot in arrival.slots}
     return {slot: arrival.reduced(g, slot) for slot, g in kept.items()}
 
 
