@@ -18,7 +18,7 @@ from twophase_fast import ops
 from twophase_fast._pages import room
 from twophase_fast._types import Precision
 from twophase_fast.ntk.cost import PACKED_WIDTH, Method
-from twophase_fast.rules.factors import Conv, Dense, Factor, Lookup, Outer
+from twophase_fast.rules.factors import Conv, Dense, Factor, Lookup, Outer, Tiled
 
 
 class Accumulator:
@@ -66,7 +66,7 @@ class Accumulator:
             self.flush()
             self._chunk = chunk
 
-    def add(self, left: Factor, right: Factor | None, method: Method) -> None:
+    def add(self, left: Factor | Tiled, right: Factor | Tiled | None, method: Method) -> None:
         """Add the Gram block of one parameter by `method`; `right` is None for the symmetric kernel."""
         left, right = _same_kind(left, right, method)
         if isinstance(left, Dense):
@@ -97,7 +97,7 @@ class Accumulator:
             return split.permute(0, 2, 1, 3)
         return self._sum if self.output == "trace" else self._target().permute(1, 2, 0)
 
-    def _add_slices(self, left: Outer | Conv, right: Outer | Conv | None) -> None:
+    def _add_slices(self, left: Outer | Tiled | Conv, right: Outer | Tiled | Conv | None) -> None:
         """Materialise slices of channels, each in the place of the one before, and add their products."""
         sides = [left] if right is None else [left, right]
         for piece in left.channel_slices(self.slice_bytes):
@@ -105,7 +105,7 @@ class Accumulator:
                 *[side.jacobian_slice(piece, self._place(k, piece, side)) for k, side in enumerate(sides)]
             )
 
-    def _place(self, side: int, piece: slice, factor: Outer | Conv) -> torch.Tensor:
+    def _place(self, side: int, piece: slice, factor: Outer | Tiled | Conv) -> torch.Tensor:
         """Return memory for a slice of a side's Jacobian, which is used again for the next one."""
         wanted, like = factor.slice_elements(piece), factor.operand
         if side not in self._places or self._places[side].numel() < wanted:
@@ -166,9 +166,12 @@ class Accumulator:
         ops.embedding_gram_(self._view(), left.tokens, left.g, *others, **options)
 
 
-def _same_kind(left: Factor, right: Factor | None, method: Method) -> tuple[Factor, Factor | None]:
+def _same_kind(
+    left: Factor | Tiled, right: Factor | Tiled | None, method: Method
+) -> tuple[Factor | Tiled, Factor | Tiled | None]:
     """Bring both sides to the form the method needs."""
-    if right is not None and type(left) is not type(right):
+    sliced = method != "factored" and isinstance(left, Outer | Tiled) and isinstance(right, Outer | Tiled)
+    if right is not None and type(left) is not type(right) and not sliced:
         return Dense(left.dense()), Dense(right.dense())
     if isinstance(left, Conv) and method == "factored":
         return left.unfold(), None if right is None else right.unfold()

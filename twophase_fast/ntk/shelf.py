@@ -1,7 +1,8 @@
 """Keeping one parameter's factors of all tiles until its Gram block is added.
 
 The first tile allocates room for all samples and every tile is copied into its place, so that no second copy is made
-when the tiles are joined. Tiles that do not match the first (data-dependent programs) are kept apart and joined at the
+when the tiles are joined. Only cotangents whose Jacobian is materialised in slices stay where they arrived, as slices
+of one tile can be made after those of another. Tiles that do not match the first (data-dependent programs) are kept apart and joined at the
 end. What is not copied may be an activation of the model; a model that writes later samples over it is refused.
 """
 
@@ -15,7 +16,7 @@ import torch
 
 from twophase_fast._pages import room
 from twophase_fast._types import UnsupportedModelError
-from twophase_fast.rules.factors import Conv, Dense, Factor, Outer, concat, shrinks
+from twophase_fast.rules.factors import Conv, Dense, Factor, Outer, Tiled, concat, shrinks
 
 
 class Shelf:
@@ -31,6 +32,7 @@ class Shelf:
         self._versions: list[list[int]] = []
         self._whole: Factor | None = None
         self._filled = 0
+        self._in_slices = False
 
     @property
     def empty(self) -> bool:
@@ -44,12 +46,16 @@ class Shelf:
         """
         if materialise and factor is not None and shrinks(factor):
             factor = Dense(factor.dense(out=self._place(factor)))
+        apart = materialise and isinstance(factor, Outer) and len(self._lengths) > 1 and self._whole is None
+        if apart and factor.g.untyped_storage().nbytes() == factor.g.nbytes:  # else more would be kept alive
+            self._in_slices = True
+            self._keep_apart(replace(factor, a=factor.a.clone()))
+            return
         if len(self._lengths) > 1 and not self._tiles and factor is not None:
             self._whole = self._whole or _room(factor, sum(self._lengths))
         if self._whole is None or factor is None or not _alike(self._whole, factor):
             self._split()
-            self._tiles.append(factor)
-            self._versions.append(_versions(factor))
+            self._keep_apart(factor)
             return
         start = sum(self._lengths[: self._filled])
         for name, whole in _parts(self._whole).items():
@@ -58,7 +64,7 @@ class Shelf:
                 place.copy_(part)
         self._filled += 1
 
-    def take(self) -> Factor:
+    def take(self) -> Factor | Tiled:
         """Return the factor of all samples and let go of it.
 
         Raises:
@@ -70,9 +76,19 @@ class Shelf:
                 "forward pass reuses?), so the Jacobian of the earlier ones is lost; let forward() clone() what it "
                 "reads from that buffer"
             )
-        whole = self._whole if self._whole is not None else concat(self._tiles, self._lengths)
+        whole = self._whole if self._whole is not None else self._joined()
         self._whole, self._tiles, self._versions = None, [], []
         return whole
+
+    def _keep_apart(self, factor: Factor | None) -> None:
+        self._tiles.append(factor)
+        self._versions.append(_versions(factor))
+
+    def _joined(self) -> Factor | Tiled:
+        tiles = self._tiles
+        if self._in_slices and all(isinstance(tile, Outer) and _alike(tiles[0], tile) for tile in tiles):
+            return Tiled(tuple(tiles))
+        return concat(tiles, self._lengths)
 
     def _place(self, factor: Outer | Conv) -> torch.Tensor | None:
         """Return where the next tile's Jacobian goes; None where there is no such place."""

@@ -3,6 +3,7 @@
 | factor | J[n, c] | stored |
 |---|---|---|
 | `Outer` | sum_t g[n,c,t] a[n,t]^T, or its transpose | a [N,T,d], g [N,C,T,p] |
+| `Tiled` | the same, for tiles of samples that lie apart | the tiles |
 | `Conv` | the weight gradient of a convolution | x [N,Cin,*], g [N,C,Cout,*] |
 | `Lookup` | rows of a table: sum_t e(token[n,t]) g[n,c,t]^T | tokens [N,T], g [N,C,T,p] |
 | `Dense` | itself | J [N,C,*shape] |
@@ -125,6 +126,40 @@ class Outer:
     def join(self, other: Outer) -> Outer:
         """Return both uses of one parameter joined along positions: T = T1 + T2."""
         return replace(self, a=torch.cat([self.a, other.a], 1), g=torch.cat([self.g, other.g], 2))
+
+
+@dataclass(frozen=True)
+class Tiled:
+    """An `Outer` whose tiles of samples lie apart; its Jacobian is made tile by tile, in slices of outputs."""
+
+    parts: tuple[Outer, ...]
+    kind = "outer"
+
+    @property
+    def operand(self) -> torch.Tensor:
+        """The layer's inputs a of the first tile."""
+        return self.parts[0].a
+
+    @property
+    def samples(self) -> int:
+        """Number of samples N."""
+        return sum(part.samples for part in self.parts)
+
+    def channel_slices(self, limit: int) -> Iterator[slice]:
+        """Yield slices of the p outputs whose Jacobian takes at most `limit` bytes (one output at least)."""
+        yield from self.parts[0].channel_slices(limit * self.parts[0].samples // self.samples)
+
+    def slice_elements(self, channels: slice) -> int:
+        """Return the number of elements of the Jacobian of some outputs."""
+        return sum(part.slice_elements(channels) for part in self.parts)
+
+    def jacobian_slice(self, channels: slice, place: torch.Tensor) -> torch.Tensor:
+        """Return the Jacobian of some outputs in `place`, [N, C, P], entries in the order (output, input)."""
+        start = 0
+        for part in self.parts:
+            part.jacobian_slice(channels, place[start:])
+            start += part.slice_elements(channels)
+        return place[:start].view(self.samples, self.parts[0].g.shape[1], -1)
 
 
 @dataclass(frozen=True)
