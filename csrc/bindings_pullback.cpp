@@ -1,8 +1,10 @@
-// What pulls cotangents back through convolutions, normalisations and ReLUs.
+// What pulls cotangents back through convolutions, linear layers, normalisations and ReLUs.
 #include "bindings.h"
 
 #include "batch_norm_grad/batch_norm_grad.h"
 #include "conv_input_grad/conv_input_grad.h"
+#include "layer_norm_grad/layer_norm_grad.h"
+#include "linear_input_grad/linear_input_grad.h"
 
 namespace twophase {
 namespace {
@@ -47,6 +49,61 @@ void conv_input_grad_binding(py::array out, const py::array& g, const py::array&
     const Isa tier = parse_isa(isa);
     const py::gil_scoped_release unlocked;
     conv_input_grad(problem, tier, threads);
+  });
+}
+
+// out [B, K, T, I], g [B, K, T, O], weight [O, I] in any strides, scale [B, T, I].
+void linear_input_grad_binding(py::array out, const py::array& g, const py::array& weight,
+                               const std::optional<py::array>& scale, bool add, const std::string& isa,
+                               int threads) {
+  require(out.ndim() == 4 && g.ndim() == 4 && weight.ndim() == 2,
+          "expected out [B, K, T, I], g [B, K, T, O], weight [O, I]");
+  with_element_type(out, [&](auto zero) {
+    using T = decltype(zero);
+    require(holds<T>(weight), "arrays differ in dtype");
+    const int64_t b = out.shape(0), k = out.shape(1), t = out.shape(2), o = weight.shape(0),
+                  i = weight.shape(1);
+    const LinearInputGrad<T> problem{b,
+                                     k,
+                                     t,
+                                     o,
+                                     i,
+                                     whole<const T>(g, b * k * t * o),
+                                     static_cast<const T*>(weight.data()),
+                                     stride<T>(weight, 0),
+                                     stride<T>(weight, 1),
+                                     scale ? whole<const T>(*scale, b * t * i) : nullptr,
+                                     whole<T>(out, b * k * t * i),
+                                     add};
+    const Isa tier = parse_isa(isa);
+    const py::gil_scoped_release unlocked;
+    linear_input_grad(problem, tier, threads);
+  });
+}
+
+// g [B, K, T, D], x [B, T, D], mean and rstd [B, T], weight [D], the sums [B, K, D].
+void layer_norm_grad_binding(py::array out, py::array weight_grad, py::array bias_grad, const py::array& g,
+                             const py::array& x, const py::array& mean, const py::array& rstd,
+                             const std::optional<py::array>& weight, const std::string& isa, int threads) {
+  require(g.ndim() == 4, "expected g [B, K, T, D]");
+  with_element_type(out, [&](auto zero) {
+    using T = decltype(zero);
+    const int64_t b = g.shape(0), k = g.shape(1), t = g.shape(2), d = g.shape(3);
+    const LayerNormGrad<T> problem{b,
+                                   k,
+                                   t,
+                                   d,
+                                   whole<const T>(g, b * k * t * d),
+                                   whole<const T>(x, b * t * d),
+                                   whole<const T>(mean, b * t),
+                                   whole<const T>(rstd, b * t),
+                                   weight ? whole<const T>(*weight, d) : nullptr,
+                                   whole<T>(out, b * k * t * d),
+                                   whole<T>(weight_grad, b * k * d),
+                                   whole<T>(bias_grad, b * k * d)};
+    const Isa tier = parse_isa(isa);
+    const py::gil_scoped_release unlocked;
+    layer_norm_grad(problem, tier, threads);
   });
 }
 
@@ -96,6 +153,8 @@ void bind_pullback(py::module_& module) {
   module.def("batch_norm_grad", batch_norm_grad_binding);
   module.def("relu_grad_", relu_grad_binding);
   module.def("conv_input_grad_", conv_input_grad_binding);
+  module.def("linear_input_grad_", linear_input_grad_binding);
+  module.def("layer_norm_grad", layer_norm_grad_binding);
 }
 
 }  // namespace twophase

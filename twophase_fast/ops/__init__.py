@@ -12,6 +12,8 @@ from twophase_fast.ops.embedding_gram import embedding_gram, embedding_gram_
 from twophase_fast.ops.factored_gram import factored_gram, factored_gram_
 from twophase_fast.ops.gram import gram, gram_, symmetrize_
 from twophase_fast.ops.grouped_gram import grouped_gram_
+from twophase_fast.ops.layer_norm_grad import layer_norm_grad
+from twophase_fast.ops.linear_input_grad import linear_input_grad_
 from twophase_fast.ops.pair_moments import PairMoments, one_minus_cos, pair_moments
 from twophase_fast.ops.per_sample_grad import per_sample_conv_grad, per_sample_grad
 from twophase_fast.ops.random_projection import random_projection, random_projection_
@@ -28,6 +30,8 @@ __all__ = [
     "gram",
     "gram_",
     "grouped_gram_",
+    "layer_norm_grad",
+    "linear_input_grad_",
     "one_minus_cos",
     "pair_moments",
     "per_sample_conv_grad",

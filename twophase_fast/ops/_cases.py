@@ -18,6 +18,7 @@ from twophase_fast.ops._case import ODD_SIZES, Inputs, OpCase, Sizes, poison_low
 from twophase_fast.ops._checks import ALL_FLOATS
 from twophase_fast.ops._conv_input_cases import CONV_INPUT_CASES
 from twophase_fast.ops._factored_cases import FACTORED_CASES
+from twophase_fast.ops._layer_pullback_cases import LAYER_PULLBACK_CASES
 from twophase_fast.ops._norm_cases import NORM_CASES
 from twophase_fast.ops._projection_cases import PROJECTION_CASES
 
@@ -171,6 +172,7 @@ OP_CASES: tuple[OpCase, ...] = (
     *FACTORED_CASES,
     *NORM_CASES,
     *CONV_INPUT_CASES,
+    *LAYER_PULLBACK_CASES,
     *PROJECTION_CASES,
 )
 """All ops, one row each."""

@@ -115,6 +115,13 @@ def pull_back_bytes(s: Sizes) -> float:
     return 4 * (images + s["p"] * s["d"] * s["kernel"] ** 2)
 
 
+def linear_input_bytes(s: Sizes) -> float:
+    """Cotangents, weight, the derivative if there is one, and the result, which is read, too, if it is added to."""
+    rows = s["n"] * s["c"] * s["t"]
+    result = rows * s["d"] * (1 + s["add"])
+    return 4 * (rows * s["p"] + s["p"] * s["d"] + s["scale"] * s["n"] * s["t"] * s["d"] + result)
+
+
 def embedding_bytes(s: Sizes) -> float:
     """Tokens, cotangents and the result (the work depends on how many tokens match)."""
     return s["n"] * s["t"] * (8 + 4 * s["c"] * s["p"]) + 4 * (s["n"] * s["c"]) ** 2

@@ -89,6 +89,11 @@ def _pull_back(kernel: int = 3, stride: int = 1, padding: int = 1, **sizes: int)
     return OpWorkload("conv_input_grad", sizes, layers.pull_back_flops, layers.pull_back_bytes)
 
 
+def _linear_input(scale: int = 0, add: int = 0, **sizes: int) -> OpWorkload:
+    sizes |= {"add": add, "scale": scale}
+    return OpWorkload("linear_input_grad_", sizes, layers.linear_flops, layers.linear_input_bytes)
+
+
 def _embedding(**sizes: int) -> OpWorkload:
     return OpWorkload("embedding_gram", sizes, None, layers.embedding_bytes)
 
@@ -121,6 +126,12 @@ DEFAULT = (
     _pull_back(n=80, d=512, p=512, side=4),
     _pull_back(n=80, d=512, p=512, side=2),
     _pull_back(n=160, d=32, p=32, side=30, padding=0),  # without padding
+    _linear_input(n=256, c=10, t=1, p=1024, d=1024, scale=1),  # the hidden layers of the MLP, with their ReLU
+    _linear_input(n=256, c=10, t=1, p=10, d=1024, scale=1),  # its last layer
+    _linear_input(n=8, c=10, t=65, p=192, d=192),  # the ViT
+    _linear_input(n=8, c=10, t=65, p=576, d=192, add=1),
+    _linear_input(n=8, c=10, t=65, p=768, d=192),
+    _linear_input(n=8, c=10, t=65, p=192, d=768, scale=1),
     _embedding(n=16, c=10, t=64, v=1000, p=128),
     _moments(p=2_000_000, runs=1),
     _moments(p=21_333_333, runs=1),  # 64 M elements a run
@@ -136,6 +147,7 @@ SMOKE = (
     _conv(n=3, c=2, d=5, p=7, side=6),
     _pull_back(n=3, d=5, p=7, side=6),
     _pull_back(n=3, d=5, p=7, side=6, stride=2, padding=0),
+    _linear_input(n=3, c=2, t=5, p=9, d=7, scale=1, add=1),
     _embedding(n=3, c=2, t=5, v=4, p=9),
     _moments(p=9001, runs=1),
 )

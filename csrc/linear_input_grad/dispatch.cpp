@@ -1,0 +1,132 @@
+// Drives a vector tier over blocks of rows and threads, or calls the scalar oracle.
+#include <algorithm>
+#include <memory>
+#include <vector>
+
+#include "common/parallel.h"
+#include "common/workspace.h"
+#include "common/x86.h"
+#include "linear_input_grad/kernels.h"
+
+namespace twophase {
+namespace {
+
+#ifdef TWOPHASE_X86
+const LinearInputKernels<float>& kernels_of(Isa isa, float) {
+  return isa < Isa::avx512 ? linear_input_avx2_f32 : linear_input_avx512_f32;
+}
+const LinearInputKernels<double>& kernels_of(Isa isa, double) {
+  return isa < Isa::avx512 ? linear_input_avx2_f64 : linear_input_avx512_f64;
+}
+#endif
+
+constexpr int64_t serial_work = 1 << 16;            // multiply-adds below which threads do not pay
+constexpr int64_t left_bytes = int64_t{512} << 10;  // of packed rows, which stay in L2
+constexpr int64_t most_rows = 128;                  // of a task: what it holds back stays in L2, too
+constexpr int64_t tasks_per_thread = 4;             // so that none waits long for the last
+
+int64_t ceiling(int64_t a, int64_t b) { return (a + b - 1) / b; }
+int64_t up(int64_t size, int64_t to) { return ceiling(size, to) * to; }
+
+template <class T>
+class LinearInputDriver {
+ public:
+  LinearInputDriver(const LinearInputGrad<T>& f, const LinearInputKernels<T>& k, int threads)
+      : f_(f),
+        k_(k),
+        rows_(f.samples * f.classes * f.positions),
+        threads_(rows_ * f.outputs * f.inputs < serial_work ? 1 : threads),
+        right_(up(f.inputs, k.width) * f.outputs) {
+    const int64_t fitting = left_bytes / static_cast<int64_t>(sizeof(T)) / std::max<int64_t>(f.outputs, 1);
+    const int64_t most = std::clamp(fitting, k.rows, most_rows);
+    const int64_t blocks = up(std::max(ceiling(rows_, most), tasks_per_thread * threads_), threads_);
+    row_step_ = std::max(k.rows, up(ceiling(rows_, blocks), k.rows));
+    row_blocks_ = ceiling(rows_, row_step_);
+    const int64_t parts = ceiling(threads_, std::max<int64_t>(row_blocks_, 1));
+    column_step_ = std::max(k.width, up(ceiling(f.inputs, parts), k.width));
+    column_blocks_ = ceiling(f.inputs, column_step_);
+  }
+
+  void run() {
+    pack_weight();
+    parallel_tasks(row_blocks_ * column_blocks_, threads_, [&] {
+      auto scratch = std::make_shared<Scratch>(*this);
+      return
+          [&, scratch](int64_t task) { run_block(task / column_blocks_, task % column_blocks_, *scratch); };
+    });
+  }
+
+ private:
+  struct Scratch {
+    explicit Scratch(const LinearInputDriver& d)
+        : left(up(d.row_step_, d.k_.width) * d.f_.outputs),
+          partial(d.row_step_ * d.k_.partial_columns),
+          scale(static_cast<size_t>(d.row_step_)) {}
+
+    Workspace<T> left, partial;
+    std::vector<const T*> scale;
+  };
+
+  void pack_weight() {
+    const Rows<T> source{f_.weight, f_.inputs, 0, f_.weight_input, f_.weight_output};
+    const int threads = f_.inputs * f_.outputs < serial_work ? 1 : threads_;
+    parallel_tasks(ceiling(f_.inputs, k_.width), threads, [&] {
+      return [&](int64_t panel) {
+        const int64_t first = panel * k_.width, stride = f_.outputs * k_.width;
+        k_.pack(source, first, std::min(k_.width, f_.inputs - first), f_.outputs,
+                right_.data() + panel * stride, stride, k_.width, 0);
+      };
+    });
+  }
+
+  // Panel after panel, while the next one comes to L2: a transposition waits for every line it asks for.
+  void pack_cotangents(const T* g, int64_t rows, T* left) const {
+    const int64_t panel = f_.outputs * k_.width;
+    fetch(g, std::min(k_.width, rows) * f_.outputs);
+    for (int64_t i = 0; i < rows; i += k_.width, g += panel, left += panel) {
+      fetch(g + panel, std::min(k_.width, rows - i - k_.width) * f_.outputs);
+      const int64_t count = std::min(k_.width, rows - i);
+      k_.pack({g, count, 0, f_.outputs, 1}, 0, count, f_.outputs, left, panel, k_.width, 0);
+    }
+  }
+
+  static void fetch(const T* from, int64_t count) {
+    for (int64_t i = 0; i < count; i += 64 / static_cast<int64_t>(sizeof(T)))
+      __builtin_prefetch(from + i, 0, 2);
+  }
+
+  void run_block(int64_t row_block, int64_t column_block, Scratch& s) {
+    const int64_t first = row_block * row_step_, rows = std::min(row_step_, rows_ - first);
+    const int64_t column = column_block * column_step_;
+    pack_cotangents(f_.g + first * f_.outputs, rows, s.left.data());
+    for (int64_t i = 0; i < rows && f_.scale; ++i) {
+      const int64_t b = (first + i) / (f_.classes * f_.positions), t = (first + i) % f_.positions;
+      s.scale[static_cast<size_t>(i)] = f_.scale + (b * f_.positions + t) * f_.inputs + column;
+    }
+    k_.multiply({rows, std::min(column_step_, f_.inputs - column), f_.outputs, s.left.data(),
+                 right_.data() + column * f_.outputs, f_.scale ? s.scale.data() : nullptr,
+                 f_.out + first * f_.inputs + column, f_.inputs, f_.add, s.partial.data()});
+  }
+
+  const LinearInputGrad<T>& f_;
+  const LinearInputKernels<T>& k_;
+  const int64_t rows_;
+  const int threads_;
+  Workspace<T> right_;
+  int64_t row_step_, row_blocks_, column_step_, column_blocks_;
+};
+
+}  // namespace
+
+template <class T>
+void linear_input_grad(const LinearInputGrad<T>& problem, Isa isa, int threads) {
+#ifdef TWOPHASE_X86
+  if (isa != Isa::scalar) return LinearInputDriver<T>(problem, kernels_of(isa, T()), threads).run();
+#endif
+  linear_input_grad_scalar(problem, threads);
+}
+
+template void linear_input_grad(const LinearInputGrad<float>&, Isa, int);
+template void linear_input_grad(const LinearInputGrad<double>&, Isa, int);
+
+}  // namespace twophase

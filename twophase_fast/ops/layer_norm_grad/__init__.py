@@ -1,0 +1,111 @@
+"""`layer_norm_grad`: the backward of LayerNorm over the last axis for K cotangents of each sample.
+
+It is bound by memory: on CPU tensors C++ makes one pass, on CUDA tensors the definition in plain torch runs.
+"""
+
+from __future__ import annotations
+
+import torch
+
+from twophase_fast._types import Backend
+from twophase_fast.ops import _checks, _dispatch, _library, _operands
+from twophase_fast.ops.layer_norm_grad import cpu, reference
+
+
+def layer_norm_grad(
+    g: torch.Tensor,
+    x: torch.Tensor,
+    mean: torch.Tensor,
+    rstd: torch.Tensor,
+    weight: torch.Tensor | None = None,
+    *,
+    out: torch.Tensor | None = None,
+    backend: Backend | None = None,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Return the gradients of y = x̂·weight + bias, x̂ = (x − mean)·rstd over the last axis, for all cotangents.
+
+    gw = g·weight;   out[b,k,t,:] = rstd[b,t]·(gw − mean_d(gw) − x̂·mean_d(gw·x̂));
+    weight_grad[b,k,:] = Σ_t g[b,k,t,:]·x̂[b,t,:];   bias_grad[b,k,:] = Σ_t g[b,k,t,:].
+
+    Sums are in the dtype of `g`, on CPU tensors bitwise the same for any number of threads. Contiguous operands are
+    read in place, others are copied first.
+
+    Args:
+        g: Cotangents behind the normalisation `[B, K, T, D]`, float32 or float64.
+        x: Its inputs `[B, T, D]`, dtype and device of `g`, as are all others.
+        mean: Means of x over D, as `torch.native_layer_norm` gives them: `[B, T, 1]`, or `[B, T]`.
+        rstd: 1/√(variance over D + eps), likewise.
+        weight: Scales `[D]`; None for ones.
+        out: Where to write the first result, like `g`: `g` itself, or memory that shares nothing with the operands.
+            None: new memory.
+        backend: `"reference"`, `"cpu"`, or None for the first that fits; there is no Triton version.
+
+    Returns:
+        out `[B, K, T, D]`, weight_grad `[B, K, D]`, bias_grad `[B, K, D]`, dtype and device of `g`, without gradient;
+        the first is `out` itself if it was given.
+
+    Raises:
+        InputError: Wrong rank, shape, dtype or device, or `out` cannot be written in place.
+        BackendError: The named backend cannot run on these inputs.
+    """
+    mean, rstd = _check(g, x, mean, rstd, weight)
+    operands = [_operands.plain(operand) for operand in (g, x, mean, rstd, weight)]
+    if out is None:
+        return torch.ops.twophase_fast.layer_norm_grad(*operands, backend or "")
+    _operands.writable(out, tuple(g.shape), "[B, K, T, D]", ("g", g))
+    sums = [g.new_empty(_sum_shape(g)) for _ in range(2)]
+    torch.ops.twophase_fast.layer_norm_grad_out(out, *sums, *operands, backend or "")
+    return out, *sums
+
+
+def _check(
+    g: torch.Tensor, x: torch.Tensor, mean: torch.Tensor, rstd: torch.Tensor, weight: torch.Tensor | None
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Check all operands; return mean and rstd as [B, T].
+
+    Raises:
+        InputError: One is wrong.
+    """
+    _operands.operand("g", g, "B K T D")
+    _checks.floating("g", g)
+    samples, _, positions, features = g.shape
+    _check_like("x", x, (samples, positions, features), "[B, T, D], g without its second axis", g)
+    if weight is not None:
+        _check_like("weight", weight, (features,), "[D]", g)
+    statistics = {name: _checks.tensor(name, value) for name, value in (("mean", mean), ("rstd", rstd))}
+    for name, value in statistics.items():
+        last = (1,) if value.ndim > 2 else ()
+        _check_like(name, value, (samples, positions, *last), "[B, T] or [B, T, 1]", g)
+    return statistics["mean"].reshape(samples, positions), statistics["rstd"].reshape(samples, positions)
+
+
+def _check_like(name: str, value: torch.Tensor, shape: tuple[int, ...], axes: str, g: torch.Tensor) -> None:
+    """Check that an argument has this shape, and the dtype and device of g.
+
+    Raises:
+        InputError: It has not.
+    """
+    _checks.alike(name, _checks.tensor(name, value), "g", g)
+    _checks.shape(name, value, shape, axes)
+
+
+def _sum_shape(g: torch.Tensor) -> tuple[int, int, int]:
+    return (g.shape[0], g.shape[1], g.shape[3])
+
+
+def _fake_grad(
+    g: torch.Tensor, x: torch.Tensor, mean: torch.Tensor, rstd: torch.Tensor, weight: torch.Tensor | None, backend: str
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    return g.new_empty(g.shape), g.new_empty(_sum_shape(g)), g.new_empty(_sum_shape(g))
+
+
+def _fake_write(*_: object) -> None:
+    return None
+
+
+_OPERANDS = "Tensor g, Tensor x, Tensor mean, Tensor rstd, Tensor? weight, str backend"
+_RESULTS = "Tensor(a!) out, Tensor(b!) weight_grad, Tensor(c!) bias_grad"
+_library.define(f"layer_norm_grad({_OPERANDS}) -> (Tensor, Tensor, Tensor)", fake=_fake_grad)
+_library.define(f"layer_norm_grad_out({_RESULTS}, {_OPERANDS}) -> ()", fake=_fake_write)
+for _name in ("layer_norm_grad", "layer_norm_grad_out"):
+    _dispatch.add(_name, reference=getattr(reference, _name), cpu=getattr(cpu, _name), cpu_refuses=cpu.refuses)
