@@ -16,8 +16,8 @@ from twophase_fast.ntk.graph import Graph, output_shape
 from twophase_fast.ntk.plan import Plan, Row
 from twophase_fast.ntk.probe import Structure
 from twophase_fast.ntk.pullback import placeholders, pull_back
-from twophase_fast.ntk.readout import FeatureSeeds, Readout, ReadoutFactor, route_of
-from twophase_fast.ntk.route import Route
+from twophase_fast.ntk.readout import FeatureSeeds, Readout, ReadoutFactor, root_of, route_of
+from twophase_fast.ntk.route import Route, between
 from twophase_fast.ntk.uses import UseSpec
 from twophase_fast.rules.factors import Conv, Dense, Factor, Lookup
 
@@ -94,7 +94,9 @@ def can_batch(structure: Structure, readout: Readout | None) -> str:
     graph, uses = structure.graph, structure.uses if readout is None else readout.uses
     if not route_of(structure, readout).plain:
         return ""
-    if any("Convolution" in node.name() for node in graph.nodes):
+    root = root_of(graph, readout)
+    passed = set() if root is None else set(between(graph, graph.nodes[root[0]], {graph.nodes[u.node] for u in uses}))
+    if any("Convolution" in n.name() and any(m in passed for m, _ in n.next_functions) for n in passed):
         return "convolutions"
     width = structure.outputs if readout is None else readout.matrix.shape[1]
     two = torch.eye(2, width, dtype=torch.float64)
