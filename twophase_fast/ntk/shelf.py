@@ -1,9 +1,10 @@
 """Keeping one parameter's factors of all tiles until its Gram block is added.
 
 The first tile allocates room for all samples and every tile is copied into its place, so that no second copy is made
-when the tiles are joined. Only cotangents whose Jacobian is materialised in slices stay where they arrived, as slices
-of one tile can be made after those of another. Tiles that do not match the first (data-dependent programs) are kept apart and joined at the
-end. What is not copied may be an activation of the model; a model that writes later samples over it is refused.
+when the tiles are joined. Cotangents whose Jacobian is materialised in slices stay where they arrived, as the slices of
+one tile can be made after those of another. Tiles that do not match the first (data-dependent programs) are kept apart
+too and joined at the end. What is not copied may be an activation of the model; a model that writes later samples over
+it is refused.
 """
 
 from __future__ import annotations

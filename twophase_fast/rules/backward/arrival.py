@@ -19,7 +19,6 @@ from twophase_fast._pages import room
 from twophase_fast._types import Precision
 from twophase_fast.rules._saved import signed, signed_tuple
 
-
 PERMUTE, TRANSPOSE = "PermuteBackward0", "TransposeBackward0"
 
 
