@@ -2,6 +2,7 @@
 #include "bindings.h"
 
 #include "batch_norm_grad/batch_norm_grad.h"
+#include "batched_product/batched_product.h"
 #include "conv_input_grad/conv_input_grad.h"
 #include "layer_norm_grad/layer_norm_grad.h"
 #include "linear_input_grad/linear_input_grad.h"
@@ -81,6 +82,38 @@ void linear_input_grad_binding(py::array out, const py::array& g, const py::arra
   });
 }
 
+template <class T>
+Matrices<T> matrices(const py::array& array) {
+  require(array.ndim() == 5 && holds<T>(array), "expected arrays [B, K, H, rows, columns] of one dtype");
+  Matrices<T> result{static_cast<T*>(const_cast<void*>(array.data())), {}};
+  for (int axis = 0; axis < 5; ++axis) result.strides[axis] = stride<T>(array, axis);
+  if (array.shape(1) == 1) result.strides[1] = 0;
+  return result;
+}
+
+// out [B, K, H, n, q], left [B, K or 1, H, n, p], right [B, K or 1, H, p, q], all in any strides.
+void batched_product_binding(py::array out, const py::array& left, const py::array& right,
+                             const std::string& isa, int threads) {
+  with_element_type(out, [&](auto zero) {
+    using T = decltype(zero);
+    BatchedProduct<T> problem{};
+    problem.out = matrices<T>(out);
+    problem.left = matrices<const T>(left), problem.right = matrices<const T>(right);
+    problem.samples = out.shape(0), problem.classes = out.shape(1), problem.heads = out.shape(2);
+    problem.rows = out.shape(3), problem.columns = out.shape(4), problem.terms = left.shape(4);
+    for (const py::array& operand : {left, right}) {
+      require(operand.shape(0) == out.shape(0) && operand.shape(2) == out.shape(2), "arrays do not fit");
+      require(operand.shape(1) == 1 || operand.shape(1) == out.shape(1), "arrays do not fit");
+    }
+    require(
+        left.shape(3) == problem.rows && right.shape(4) == problem.columns && right.shape(3) == problem.terms,
+        "matrices do not fit");
+    const Isa tier = parse_isa(isa);
+    const py::gil_scoped_release unlocked;
+    batched_product(problem, tier, threads);
+  });
+}
+
 // g [B, K, T, D], x [B, T, D], mean and rstd [B, T], weight [D], the sums [B, K, D].
 void layer_norm_grad_binding(py::array out, py::array weight_grad, py::array bias_grad, const py::array& g,
                              const py::array& x, const py::array& mean, const py::array& rstd,
@@ -151,6 +184,7 @@ void relu_grad_binding(py::array g, const py::array& relu, const std::string& is
 
 void bind_pullback(py::module_& module) {
   module.def("batch_norm_grad", batch_norm_grad_binding);
+  module.def("batched_product_", batched_product_binding);
   module.def("relu_grad_", relu_grad_binding);
   module.def("conv_input_grad_", conv_input_grad_binding);
   module.def("linear_input_grad_", linear_input_grad_binding);

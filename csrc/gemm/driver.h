@@ -52,12 +52,22 @@ struct Driver {
     }
   }
 
+  // W rows that lie next to one another in memory.
+  template <int64_t W>
+  static void pack_columns(int64_t k, View<const T> source, T* packed) {
+    for (int64_t q = 0; q < k; ++q) {
+      __builtin_memcpy(packed + q * W, source.data + q * source.col_stride, W * sizeof(T));
+    }
+  }
+
   template <int64_t W>
   static void pack_panel(int64_t rows, int64_t k, View<const T> source, T* packed) {
     for (int64_t r = 0; r < rows; r += W) {
       const View<const T> group{source.data + r * source.row_stride, source.row_stride, source.col_stride};
       if (source.col_stride == 1) {
         Kernel::template pack<W>(smaller(W, rows - r), k, group.data, group.row_stride, packed + r * k);
+      } else if (source.row_stride == 1 && rows - r >= W) {
+        pack_columns<W>(k, group, packed + r * k);
       } else {
         pack_any<W>(smaller(W, rows - r), k, group, packed + r * k);
       }

@@ -7,6 +7,7 @@ registers.
 """
 
 from twophase_fast.ops.batch_norm_grad import batch_norm_grad, relu_grad_
+from twophase_fast.ops.batched_product import batched_product_
 from twophase_fast.ops.conv_input_grad import conv_input_grad, conv_input_grad_
 from twophase_fast.ops.embedding_gram import embedding_gram, embedding_gram_
 from twophase_fast.ops.factored_gram import factored_gram, factored_gram_
@@ -21,6 +22,7 @@ from twophase_fast.ops.random_projection import random_projection, random_projec
 __all__ = [
     "PairMoments",
     "batch_norm_grad",
+    "batched_product_",
     "conv_input_grad",
     "conv_input_grad_",
     "embedding_gram",

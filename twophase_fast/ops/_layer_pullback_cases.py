@@ -1,4 +1,4 @@
-"""Rows of the table of ops for the pull-back through a linear layer and through LayerNorm; see `_cases.py`."""
+"""Rows of the table of ops for the pull-back through linear layers, batched products and LayerNorm; see `_cases.py`."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from twophase_fast import ops
 from twophase_fast.ops._case import ODD_SIZES, Inputs, OpCase, Sizes, random
 
 _LINEAR = {"n": 2, "c": 3, "t": 5, "p": 9, "d": 17, "add": 1, "scale": 1}
+_PRODUCT = {"n": 2, "c": 3, "heads": 2, "rows": 5, "terms": 6, "columns": 7, "shared": 1}
 _NORM = {"n": 2, "c": 3, "t": 5, "d": 17, "weight": 1}
 
 
@@ -32,6 +33,23 @@ def _make_linear(sizes: Sizes, dtype: torch.dtype, generator: torch.Generator) -
     scale = random(generator, dtype, s["n"], s["t"], s["d"]) if s["scale"] else None
     out = out if s["add"] else out.fill_(torch.nan)
     return {"out": out, "g": g, "weight": weight, "scale": scale, "add": bool(s["add"])}
+
+
+def _product_sizes() -> list[Sizes]:
+    """Each axis in turn runs through odd sizes, with the left, the right or no operand shared by the outputs."""
+    sizes: list[Sizes] = [{**_PRODUCT, axis: size} for axis in ("rows", "terms", "columns") for size in ODD_SIZES]
+    sizes += [{**_PRODUCT, axis: size} for axis in ("n", "c", "heads") for size in (0, 1, 7)]
+    sizes += [{**_PRODUCT, "shared": shared, "columns": columns} for shared in (-1, 0, 1) for columns in (17, 40)]
+    return [*sizes, {**_PRODUCT, "rows": 65, "terms": 300, "columns": 65}]
+
+
+def _make_product(sizes: Sizes, dtype: torch.dtype, generator: torch.Generator) -> Inputs:
+    """Operands and result lie transposed in memory here and there."""
+    n, c, h, rows, terms, columns = (sizes[name] for name in ("n", "c", "heads", "rows", "terms", "columns"))
+    left = random(generator, dtype, n, 1 if sizes["shared"] < 0 else c, rows, h, terms).transpose(2, 3)
+    right = random(generator, dtype, n, 1 if sizes["shared"] > 0 else c, h, columns, terms).transpose(3, 4)
+    out = random(generator, dtype, n, c, rows, h, columns).fill_(torch.nan).transpose(2, 3)
+    return {"out": out, "left": left, "right": right}
 
 
 def _norm_sizes() -> list[Sizes]:
@@ -74,7 +92,8 @@ def _results_first(inputs: Inputs) -> tuple[Any, ...]:
 
 LAYER_PULLBACK_CASES: tuple[OpCase, ...] = (
     OpCase("linear_input_grad_", ops.linear_input_grad_, _linear_sizes(), _make_linear),
+    OpCase("batched_product_", ops.batched_product_, _product_sizes(), _make_product),
     OpCase("layer_norm_grad", ops.layer_norm_grad, _norm_sizes(), _make_norm, values=list),
     OpCase("layer_norm_grad_out", _call_in_place, _norm_sizes(), _make_norm, values=list, operands=_results_first),
 )
-"""Rows of the pull-back through a linear layer and through LayerNorm."""
+"""Rows of the pull-back through linear layers, batched products and LayerNorm."""

@@ -14,7 +14,7 @@ more than what the node has saved. The functions here pull all cotangents of all
 | | other functions of one tensor | product with the derivative, which torch gives for a cotangent of ones |
 | | sums, differences, products, softmax | their formulas |
 | `products` | linear layers | `ops.linear_input_grad_` |
-| | batched products, attention | batched products with the outputs stacked into rows or columns |
+| | batched products, attention | `ops.batched_product_` |
 | `views` | views, slices, joins | the entries moved back |
 
 `supports` says whether a node is one of these; a node it does not know goes through torch's engine.

@@ -70,8 +70,14 @@ class Arrival:
     def empty(self, slot: int) -> torch.Tensor:
         """Return room for the cotangents of a slot."""
         first = next(g for g in self.gs if g is not None)
-        blocks = blocks_of(self.node.next_functions[slot][0], self.blocks.count)
-        return room((*first.shape[:2], *blocks.rest(self.source(slot))), first.dtype, first.device)
+        source = self.node.next_functions[slot][0]
+        blocks = blocks_of(source, self.blocks.count)
+        shape = (*first.shape[:2], *blocks.rest(self.source(slot)))
+        if source.name() not in (PERMUTE, TRANSPOSE):
+            return room(shape, first.dtype, first.device)
+        axes = way_back(source, blocks.count)  # in the order in which the permutation's own input will want them
+        inverse = [axes.index(k) for k in range(len(axes))]
+        return room([shape[axis] for axis in axes], first.dtype, first.device).permute(inverse)
 
     def own(self) -> torch.Tensor:
         """Return room like `g` that may be written: `g` itself where nothing else reads it."""
@@ -159,6 +165,21 @@ def blocks_of(node: Node, count: int) -> Blocks:
         swapped = {signed(dim) % dims for dim in (node._saved_dim0, node._saved_dim1)}
         return Blocks(count, max(swapped) if 0 in swapped else 0)
     return Blocks(count)
+
+
+def way_back(node: Node, count: int) -> list[int]:
+    """Return the axes of a permutation's cotangents [B, K, *rest] in the order of its input's."""
+    shape = tuple(node._input_metadata[0].shape)
+    dims = list(range(len(shape)))
+    if node.name() == TRANSPOSE:
+        a, b = (signed(d) for d in (node._saved_dim0, node._saved_dim1))
+        dims[a], dims[b] = dims[b], dims[a]
+    else:
+        dims = [d % len(dims) for d in signed_tuple(node._saved_dims)]
+    at = dims.index(0)
+    axes = [k + 2 - int(k > at) for k in (dims.index(d) for d in range(1, len(dims)))]
+    merged = not at and shape[0] != count
+    return [0, 1, 2, *(axis + 1 for axis in axes)] if merged else [0, 1, *axes]
 
 
 def source_shape(node: Node, slot: int) -> tuple[int, ...]:

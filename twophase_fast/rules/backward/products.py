@@ -8,6 +8,7 @@ import torch
 from torch.autograd.graph import Node
 
 from twophase_fast import ops
+from twophase_fast._pages import room
 from twophase_fast.rules.backward.arrival import Arrival, Rule, source_shape
 
 ADDMM, MM = "AddmmBackward0", "MmBackward0"
@@ -56,19 +57,15 @@ def _batches(saved: torch.Tensor, blocks: int) -> torch.Tensor:
 
 
 def _times(g: torch.Tensor, matrix: torch.Tensor) -> torch.Tensor:
-    """Return g[b, k, h] matrix[b, h] for g [B, K, H, n, p] and matrix [B, H, p, q]; outputs are stacked into rows."""
-    blocks, outputs, heads, n, p = g.shape
-    rows = g.transpose(1, 2).reshape(blocks * heads, outputs * n, p)
-    product = torch.bmm(rows, matrix.flatten(0, 1))
-    return product.view(blocks, heads, outputs, n, -1).transpose(1, 2)
+    """Return g[b, k, h] matrix[b, h] for g [B, K, H, n, p] and matrix [B, H, p, q]."""
+    out = room((*g.shape[:4], matrix.shape[3]), g.dtype, g.device)
+    return ops.batched_product_(out, g, matrix.unsqueeze(1))
 
 
 def _times_left(matrix: torch.Tensor, g: torch.Tensor) -> torch.Tensor:
-    """Return matrix[b, h] g[b, k, h] for matrix [B, H, m, n], g [B, K, H, n, p]; outputs are stacked into columns."""
-    blocks, outputs, heads, n, p = g.shape
-    columns = g.permute(0, 2, 3, 1, 4).reshape(blocks * heads, n, outputs * p)
-    product = torch.bmm(matrix.flatten(0, 1), columns)
-    return product.view(blocks, heads, -1, outputs, p).permute(0, 3, 1, 2, 4)
+    """Return matrix[b, h] g[b, k, h] for matrix [B, H, m, n] and g [B, K, H, n, p]."""
+    out = room((*g.shape[:3], matrix.shape[2], g.shape[4]), g.dtype, g.device)
+    return ops.batched_product_(out, matrix.unsqueeze(1), g)
 
 
 def _attention(arrival: Arrival) -> dict[int, torch.Tensor]:

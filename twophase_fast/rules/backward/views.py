@@ -8,7 +8,16 @@ import torch
 from torch.autograd.graph import Node
 
 from twophase_fast.rules._saved import signed, signed_tuple
-from twophase_fast.rules.backward.arrival import PERMUTE, TRANSPOSE, Arrival, Rule, blocks_of, repeated, source_shape
+from twophase_fast.rules.backward.arrival import (
+    PERMUTE,
+    TRANSPOSE,
+    Arrival,
+    Rule,
+    blocks_of,
+    repeated,
+    source_shape,
+    way_back,
+)
 
 
 def _reshape(arrival: Arrival) -> dict[int, torch.Tensor]:
@@ -22,18 +31,7 @@ def _copy(arrival: Arrival) -> dict[int, torch.Tensor]:
 
 def _permute(arrival: Arrival) -> dict[int, torch.Tensor]:
     """Put the axes of the rest back; the samples may have been anywhere."""
-    node = arrival.node
-    dims = list(range(len(arrival.shape)))
-    if node.name() == TRANSPOSE:
-        a, b = (signed(d) for d in (node._saved_dim0, node._saved_dim1))
-        dims[a], dims[b] = dims[b], dims[a]
-    else:
-        dims = [d % len(dims) for d in signed_tuple(node._saved_dims)]
-    at = dims.index(0)
-    axes = [k + 2 - int(k > at) for k in (dims.index(d) for d in range(1, len(dims)))]
-    if at or not arrival.merged:
-        return {0: arrival.g.permute(0, 1, *axes)}
-    return {0: arrival.g.permute(0, 1, 2, *(axis + 1 for axis in axes))}
+    return {0: arrival.g.permute(way_back(arrival.node, arrival.blocks.count))}
 
 
 def _expand(arrival: Arrival) -> dict[int, torch.Tensor]:
