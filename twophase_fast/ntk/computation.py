@@ -31,6 +31,7 @@ from twophase_fast.ops._precision import precision_that_runs
 
 _IRREGULAR_SLICE = 256 * 2**20
 _IRREGULAR_TILE = 64
+_PAGES = 0.7  # of the predicted bytes over the kernel: pages of large arrays, in use or kept for the next ones
 _LARGE = 2**28  # predicted bytes from which on memory is returned, budget or not
 _FULL = 0.85  # of the budget in use: from here on free memory is returned after every tile
 
@@ -205,7 +206,8 @@ class Computation:
     def block(self, rows: slice, columns: slice, *, bar: tqdm | None = None) -> dict[str, torch.Tensor]:
         """Return name -> kernel between some of the rows and some of the columns."""
         economy = self.budget is not None or self.info.plan.peak_bytes > _LARGE
-        with tqdm(disable=True) as silent, economical(economy):
+        pages = int(_PAGES * (self.info.plan.peak_bytes - self.info.plan.task.kernel_bytes))
+        with tqdm(disable=True) as silent, economical(economy, pages):
             return Block(self, rows, columns, silent if bar is None else bar).kernels()
 
     def keep_to_budget(self) -> None:
