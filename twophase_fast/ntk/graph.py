@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch.autograd.graph import GradientEdge, Node
@@ -24,12 +25,24 @@ class Graph:
         nodes: Depth-first order from the output; the same program gives the same order for any batch size.
         index: Node -> position in `nodes`.
         consumers: Node -> [(consumer, slot in the consumer, output index of the node)].
+        sources: For each node and slot the place that feeds it, or None where nothing with a gradient does.
     """
 
     output: torch.Tensor
     nodes: list[Node]
     index: dict[Node, int]
     consumers: dict[Node, list[tuple[Node, int, int]]]
+    sources: list[tuple[Place | None, ...]]
+
+    @cached_property
+    def shapes(self) -> list[tuple[torch.Size, ...]]:
+        """Shapes of every node's outputs."""
+        return [tuple(torch.Size(meta.shape) for meta in node._input_metadata) for node in self.nodes]
+
+    @cached_property
+    def depths(self) -> list[int]:
+        """Sequence number of every node; larger ones were recorded later."""
+        return [node._sequence_nr() for node in self.nodes]
 
     def used_outputs(self, node: Node) -> list[int]:
         """Return the output indices of `node` that something reads."""
@@ -38,12 +51,9 @@ class Graph:
             used.add(self.output.output_nr)
         return sorted(used)
 
-    def signature(self) -> list[tuple[str, tuple[tuple[int, int], ...]]]:
+    def signature(self) -> list[tuple[str, tuple[Place | None, ...]]]:
         """Return names and edges only: equal for two runs of the same program."""
-        return [
-            (n.name(), tuple((self.index[m] if m is not None else -1, j) for m, j in n.next_functions))
-            for n in self.nodes
-        ]
+        return [(node.name(), edges) for node, edges in zip(self.nodes, self.sources)]
 
 
 def walk(output: torch.Tensor) -> Graph:
@@ -51,17 +61,22 @@ def walk(output: torch.Tensor) -> Graph:
     root = output.grad_fn
     index, order, stack = {root: 0}, [root], [root]
     consumers: dict[Node, list[tuple[Node, int, int]]] = defaultdict(list)
+    sources: dict[Node, tuple[Place | None, ...]] = {}
     while stack:
         node = stack.pop()
+        edges: list[Place | None] = []
         for slot, (upstream, j) in enumerate(node.next_functions):
             if upstream is None:
+                edges.append(None)
                 continue
             consumers[upstream].append((node, slot, j))
             if upstream not in index:
                 index[upstream] = len(order)
                 order.append(upstream)
                 stack.append(upstream)
-    return Graph(output, order, index, dict(consumers))
+            edges.append((index[upstream], j))
+        sources[node] = tuple(edges)
+    return Graph(output, order, index, dict(consumers), [sources[node] for node in order])
 
 
 def pull(

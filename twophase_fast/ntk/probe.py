@@ -9,18 +9,20 @@ every tile's own graph.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import torch
 from torch.autograd.graph import Node
+from torch.utils.hooks import RemovableHandle
 
 from twophase_fast._types import UnsupportedModelError
 from twophase_fast.ntk.forward import Function
 from twophase_fast.ntk.graph import Graph, Place, output_shape
 from twophase_fast.ntk.inputs import Batch
 from twophase_fast.ntk.labels import Labels, label
+from twophase_fast.ntk.trace import grows, trace
 from twophase_fast.ntk.uses import UseSpec, find_uses
 from twophase_fast.rules.layout import UNKNOWN, Layout, explicit_layout, labels_agree, sample_layout
 
@@ -75,7 +77,7 @@ class _Run:
 
     @cached_property
     def labels(self) -> Labels:
-        """Labels of the candidates' cotangents."""
+        """Labels of the candidates' cotangents (nothing is pulled back where there are no candidates)."""
         return label(self.graph, [self.graph.nodes[index] for index in self.candidates])
 
 
@@ -85,12 +87,13 @@ def probe(function: Function, batch: Batch) -> Structure:
     Raises:
         UnsupportedModelError: Samples are mixed, or the output depends on none of the parameters.
     """
+    hooks = RemovableHandle.next_id
     runs = [_metered(function, batch.take(_index(batch, size).to(function.device))) for size in _SIZES]
     (small, less), (large, more) = runs
     check_same_rows(small.output.detach(), large.output.detach()[: _SIZES[0]])
     signature, uses = None, ()
     try:
-        uses = _regular_uses(function, batch, small, large)
+        uses = _regular_uses(function, batch, small, large, hooked=RemovableHandle.next_id != hooks)
         signature = large.signature()
     except _IrregularError:
         pass  # every tile is labelled on its own instead: exact, and slower
@@ -144,8 +147,10 @@ def _index(batch: Batch, size: int) -> torch.Tensor:
     return torch.arange(size) % batch.size
 
 
-def _regular_uses(function: Function, batch: Batch, small: Graph, large: Graph) -> tuple[UseSpec, ...]:
+def _regular_uses(function: Function, batch: Batch, small: Graph, large: Graph, *, hooked: bool) -> tuple[UseSpec, ...]:
     """Return the uses, if the program is the same for both batch sizes.
+
+    Where the forward pass left hooks, which may change cotangents in any way, every use is labelled.
 
     Raises:
         _IrregularError: It is not, or a sample axis cannot be told from shapes and labels.
@@ -153,26 +158,36 @@ def _regular_uses(function: Function, batch: Batch, small: Graph, large: Graph) 
     """
     if small.signature() != large.signature():
         raise _IrregularError
-    growing = {b for a, b in zip(small.nodes, large.nodes) if _shapes(small, a) != _shapes(large, b)}
+    used = [large.used_outputs(node) for node in large.nodes]
+    growing = {n for k, n in enumerate(large.nodes) if any(grows(small, large, (k, j)) for j in used[k])}
 
     def check(node: Node) -> None:
         if node is large.output.grad_fn:
             raise UnsupportedModelError(f"{node.name()} gives one output for all samples")
 
     found = find_uses(function, large, is_use=lambda n: n in growing, reached=lambda n: True, check_derived=check)
-    run = _Run(small, tuple(large.index[node] for node in found))
+    indices = [large.index[node] for node in found]
+    traced = {} if hooked else trace(small, large)
+    layouts = {place: traced[place] for k in indices for place in ((k, j) for j in used[k]) if place in traced}
+    layouts = {place: layout for place, layout in layouts.items() if layout in _by_shape(small, large, place)}
+    run = _Run(small, tuple(k for k in indices if any((k, j) not in layouts for j in used[k])))
     _check_sorted(run)
-    places = [(large.index[node], j) for node in found for j in _outputs(run, large.index[node])]
-    layouts = _layouts(
+    places = [(k, j) for k in run.candidates for j in _outputs(run, k)]
+    layouts |= _layouts(
         places, run, large, lambda size: function.graph(batch.take(_index(batch, size).to(function.device)))
     )
     specs = []
-    for node, slots in found.items():
-        index = large.index[node]
-        own = {j: layout for (k, j), layout in layouts.items() if k == index}
+    for (node, slots), k in zip(found.items(), indices):
+        own = {j: layouts[k, j] for j in used[k] if (k, j) in layouts}
         if own:
-            specs.append(UseSpec(index, node.name(), own, slots))
+            specs.append(UseSpec(k, node.name(), own, slots))
     return tuple(specs)
+
+
+def _by_shape(small: Graph, large: Graph, place: Place) -> list[Layout]:
+    """Return every layout that explains how the tensor at a place grew."""
+    shapes = (graph.shapes[place[0]][place[1]] for graph in (small, large))
+    return list(sample_layout(*shapes, small.output.shape[0], large.output.shape[0]))
 
 
 def _check_sorted(run: _Run) -> None:
@@ -184,10 +199,6 @@ def _check_sorted(run: _Run) -> None:
     for node, ordered in run.labels.sorted.items():
         if not ordered:
             raise UnsupportedModelError(_mixing(run.graph, node))
-
-
-def _shapes(graph: Graph, node: Node) -> list[torch.Size]:
-    return [output_shape(node, j) for j in graph.used_outputs(node)]
 
 
 def _outputs(run: _Run, index: int) -> list[int]:
@@ -226,17 +237,12 @@ def _layouts(places: Sequence[Place], small: _Run, large: Graph, graph: Callable
     Raises:
         _IrregularError: For some place none agrees, or several do.
     """
-
-    def shapes(index: int, j: int) -> Iterator[torch.Size]:
-        yield from (output_shape(graph.nodes[index], j) for graph in (small.graph, large))
-
-    sizes = small.size, large.output.shape[0]
-    left = {place: _agreeing(list(sample_layout(*shapes(*place), *sizes)), small, place) for place in places}
-    for size in (sizes[1], *_MORE_SIZES):
+    left = {place: _agreeing(_by_shape(small.graph, large, place), small, place) for place in places}
+    for size in (large.output.shape[0], *_MORE_SIZES):
         unclear = [place for place, layouts in left.items() if len(layouts) > 1]
         if not unclear:
             break
-        more = large if size == sizes[1] else graph(size)
+        more = large if size == large.output.shape[0] else graph(size)
         if more.signature() != large.signature():
             raise _IrregularError
         run = _Run(more, tuple({index for index, _ in unclear}))
