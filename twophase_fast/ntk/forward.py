@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -34,7 +35,7 @@ class Function:
         """Device of the parameters."""
         return next(iter(self.parameters.values())).device
 
-    @property
+    @cached_property
     def dtype(self) -> torch.dtype:
         """Dtype of the kernel: float64 for float64 parameters, else float32."""
         double = any(p.dtype == torch.float64 for p in self.parameters.values())

@@ -22,6 +22,7 @@ from twophase_fast.ntk.forward import Function
 from twophase_fast.ntk.graph import Graph, Place, output_shape
 from twophase_fast.ntk.inputs import Batch
 from twophase_fast.ntk.labels import Labels, label
+from twophase_fast.ntk.route import Route
 from twophase_fast.ntk.trace import grows, trace
 from twophase_fast.ntk.uses import UseSpec, find_uses
 from twophase_fast.rules.layout import UNKNOWN, Layout, explicit_layout, labels_agree, sample_layout
@@ -43,6 +44,7 @@ class Structure:
         rows: Their outputs, which are compared with those of the full batch.
         graph: Graph of the larger tiny batch.
         smaller: Graph of the smaller one.
+        routes: Routes of whole pull-backs through the larger graph, by the readout that was cut off (see `route_of`).
     """
 
     signature: list | None
@@ -53,6 +55,7 @@ class Structure:
     rows: torch.Tensor = field(repr=False)
     graph: Graph = field(repr=False)
     smaller: Graph = field(repr=False)
+    routes: dict[int | None, Route] = field(repr=False, default_factory=dict)
 
     def without_graphs(self) -> Structure:
         """Return the structure once nothing more is asked of the graphs, which keep activations alive."""
@@ -263,8 +266,10 @@ def _metered(function: Function, batch: Batch) -> tuple[Graph, int]:
     kept: dict[int, int] = {}
 
     def pack(tensor: torch.Tensor) -> torch.Tensor:
-        if tensor.layout is torch.strided and tensor.untyped_storage().data_ptr() not in own:
-            kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+        if tensor.layout is torch.strided:
+            storage = tensor.untyped_storage()
+            if (address := storage.data_ptr()) not in own:
+                kept[address] = storage.nbytes()
         return tensor
 
     def unpack(tensor: torch.Tensor) -> torch.Tensor:

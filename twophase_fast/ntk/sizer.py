@@ -112,7 +112,7 @@ class Sizer:
         for bound, position in sorted((self._least_seconds(shape), k) for k, shape in enumerate(shapes)):
             if bound > least:
                 break
-            groups = self.groups(shapes[position])
+            groups = self.groups(shapes[position], least)
             seconds = math.inf if groups is None else self.seconds(groups, shapes[position])
             if groups is not None and seconds <= limit and (found is None or (seconds, position) < found[:2]):
                 found, least = (seconds, position, groups), seconds
@@ -187,13 +187,18 @@ class Sizer:
         cotangents = (shape.chunk + (0 if self.in_place(shape) else shape.at_once)) * per_output
         return samples * (program.saved_bytes + 2 * program.widest_bytes + flowing + cotangents)
 
-    def groups(self, shape: _Shape) -> tuple[Group, ...] | None:
-        """Return the fewest groups of neighbours that fit, or None where one parameter alone does not."""
+    def groups(self, shape: _Shape, limit: float = math.inf) -> tuple[Group, ...] | None:
+        """Return the fewest groups of neighbours that fit.
+
+        None where one parameter alone does not fit, or so many groups take more than `limit` seconds.
+        """
         if self._one_group_fits(shape):
             return (Group(tuple(p.name for p in self.profiles)),)
         groups: list[Group] = []
         first, start = 0, None
         while first < len(self.profiles):
+            if self._least_seconds(shape, len(groups) + 1) > limit:
+                return None
             last, keep = self._extend(first, start, shape)
             if last is None:
                 return None
@@ -208,14 +213,14 @@ class Sizer:
         meter = _Meter(self, shape)
         for size in self.bytes_of(shape.chunk):
             meter.add(size)
-        return meter.fits()
+        return self._fits(meter, shape)
 
     def _extend(self, first: int, start: Cut | None, shape: _Shape) -> tuple[int | None, Cut | None]:
         """Return the end of the longest group that starts at profile `first`, and the cut it keeps."""
         meter, most = _Meter(self, shape), []
         for size in self.bytes_of(shape.chunk)[first:]:
             meter.add(size)
-            if not meter.fits():
+            if not self._fits(meter, shape):
                 break  # a longer group takes no less
             most.append(meter.most)
         for last in range(first + len(most), first, -1):
@@ -226,6 +231,11 @@ class Sizer:
                 return last, keep
         return None, None
 
+    def _fits(self, meter: _Meter, shape: _Shape) -> bool:
+        """Whether a group fits where nothing is kept at cuts, with a tile that is not wastefully large."""
+        small = shape.tile <= 2 or meter.transient <= _TRANSIENT_BYTES
+        return small and self.peak(meter.most, shape, None, None) <= _USABLE * self.budget
+
     def peak(self, most: int, shape: _Shape, start: Cut | None, keep: Cut | None) -> int:
         """Bytes at the peak of a group that takes `most` bytes beside the cotangents at cuts."""
         return int(_FRAGMENTS * (self.at_cuts(shape.chunk, start, keep) + most))
@@ -235,10 +245,10 @@ class Sizer:
         forward, pull = self._pass_seconds(shape)
         return sum(forward + group.share * pull for group in groups)
 
-    def _least_seconds(self, shape: _Shape) -> float:
-        """Return what no choice of groups goes below: one forward pass, and pull-backs that share the work."""
+    def _least_seconds(self, shape: _Shape, groups: int = 1) -> float:
+        """Return what so many groups do not go below: a forward pass each, and pull-backs that share the work."""
         forward, pull = self._pass_seconds(shape)
-        return (forward + self._least_share * pull) * (1 - _ROUNDING)
+        return (groups * forward + self._least_share * pull) * (1 - _ROUNDING)
 
     def _pass_seconds(self, shape: _Shape) -> tuple[float, float]:
         """Return the seconds of all forward passes of a group, and of a whole pull-back."""
@@ -267,9 +277,14 @@ class _Meter:
     """Bytes of a group that grows parameter by parameter."""
 
     def __init__(self, sizer: Sizer, shape: _Shape) -> None:
-        self._sizer, self._shape = sizer, shape
-        self._always = sizer.task.kernel_bytes + _LIBRARY_BYTES
-        self._stored = self._passed = self._arriving = 0
+        task = sizer.task
+        self._always = task.kernel_bytes + _LIBRARY_BYTES
+        self._base = sizer.transient(0, shape)
+        self._per_byte = sizer.transient(1, shape) - self._base
+        self._in_place, self._whole = sizer.in_place(shape), shape.tile >= task.samples
+        self._slices = 1 if task.columns is None else 2
+        self._largest_slice = sizer.slice_bytes
+        self._stored = self._passed = self._arriving = self._passing_most = 0
         self._arrivals: dict[int, int] = {}
         self._passing: dict[int, int] = {}
         self._wide = self._narrow = 0
@@ -277,35 +292,29 @@ class _Meter:
     def add(self, more: _Bytes) -> None:
         """Add one parameter."""
         self._stored += more.stored
-        if more.passing and self._sizer.in_place(self._shape):
+        if more.passing and self._in_place:
             self._passed += more.stored
             self._passing.update(more.arrivals)
+            alone = [count for node, count in more.arrivals.items() if node not in self._arrivals]
+            self._passing_most = max(self._passing_most, *alone, 0)
         else:
             for node, count in more.arrivals.items():  # parameters of one node share its cotangents
                 self._arriving += count - self._arrivals.get(node, 0)
                 self._arrivals[node] = count
+            if not self._passing.keys().isdisjoint(more.arrivals):
+                alone = [count for node, count in self._passing.items() if node not in self._arrivals]
+                self._passing_most = max(alone, default=0)
         self._wide = max(self._wide, more.wide)
         self._narrow += more.narrow
 
     @property
     def transient(self) -> int:
         """Bytes of one tile's graph and cotangents."""
-        passing = max((count for node, count in self._passing.items() if node not in self._arrivals), default=0)
-        return self._sizer.transient(self._arriving + passing, self._shape)
-
-    @property
-    def slices(self) -> int:
-        """Bytes of the largest Jacobian slices."""
-        sides = 1 if self._sizer.task.columns is None else 2
-        return sides * min(self._sizer.slice_bytes, max(self._wide, self._narrow))
+        return self._base + self._per_byte * (self._arriving + self._passing_most)
 
     @property
     def most(self) -> int:
         """Bytes at the peak, less cotangents at cuts; where one tile holds all samples, its own are the factors."""
-        kept = self._passed if self._shape.tile >= self._sizer.task.samples else self._stored
-        return self._always + max(kept + self.transient, self._stored + self.slices)
-
-    def fits(self) -> bool:
-        """Whether the group fits where nothing is kept at cuts, with a tile that is not wastefully large."""
-        small = self._shape.tile <= 2 or self.transient <= _TRANSIENT_BYTES
-        return small and self._sizer.peak(self.most, self._shape, None, None) <= _USABLE * self._sizer.budget
+        slices = self._slices * min(self._largest_slice, max(self._wide, self._narrow))
+        kept = self._passed if self._whole else self._stored
+        return self._always + max(kept + self.transient, self._stored + slices)
