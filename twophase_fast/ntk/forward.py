@@ -12,7 +12,7 @@ from torch import nn
 
 from twophase_fast._types import InputError, UnsupportedModelError
 from twophase_fast.ntk.graph import Graph, walk
-from twophase_fast.ntk.guards import check_nodes, deterministic_forward
+from twophase_fast.ntk.guards import all_finite, check_nodes, deterministic_forward
 from twophase_fast.ntk.inputs import Batch
 
 
@@ -78,7 +78,7 @@ class Function:
             raise UnsupportedModelError(
                 "the output depends on no parameter that requires grad; the kernel would be empty"
             )
-        if not bool(torch.isfinite(output).all()):
+        if not all_finite(output):
             bad = int((~torch.isfinite(output)).reshape(size, -1).any(1).nonzero()[0])
             raise InputError(
                 f"the model's output has NaN or infinite values (first in sample {bad}); its kernel is not defined"

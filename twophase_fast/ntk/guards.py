@@ -7,6 +7,7 @@ switches) is restored, also after an exception.
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -68,6 +69,15 @@ def check_nodes(nodes: list[torch.autograd.graph.Node]) -> None:
             raise UnsupportedModelError(
                 f"{node.name()}: functional dropout is active, so the function is random; {remedy}"
             )
+
+
+def all_finite(tensor: torch.Tensor) -> bool:
+    """Return whether no entry is NaN or infinite.
+
+    A finite sum says so in one pass; finite entries whose sum overflows are looked at one by one.
+    """
+    entries = tensor.detach()
+    return math.isfinite(entries.sum()) or bool(torch.isfinite(entries).all())
 
 
 @contextmanager

@@ -1,10 +1,11 @@
 """What a model's program looks like: found once on two tiny batches, good for every batch size.
 
 The model runs on 2 and on 3 samples. A node whose output grows with the number of samples and whose cotangent is
-sorted by sample (see `labels`) is a use where it reads a parameter; one whose output does not grow computes a tensor
-from parameters alone; one that grows and is not sorted mixes samples and is refused. Comparing the two shapes says
-which axis holds the samples. A program that depends on the data has no such structure; `irregular_uses` then labels
-every tile's own graph.
+sorted by sample is a use where it reads a parameter; one whose output does not grow computes a tensor from parameters
+alone; one that grows and is not sorted mixes samples and is refused. That a cotangent is sorted, and along which axis,
+mostly follows from the nodes above it (see `trace`); else it is measured (see `labels`), and comparing the two shapes
+says which axis holds the samples. A program that depends on the data has no such structure; `irregular_uses` then
+labels every tile's own graph.
 """
 
 from __future__ import annotations
@@ -23,9 +24,9 @@ from twophase_fast.ntk.graph import Graph, Place, output_shape
 from twophase_fast.ntk.inputs import Batch
 from twophase_fast.ntk.labels import Labels, label
 from twophase_fast.ntk.route import Route
-from twophase_fast.ntk.trace import grows, trace
+from twophase_fast.ntk.trace import grows, layouts_by_shape, trace
 from twophase_fast.ntk.uses import UseSpec, find_uses
-from twophase_fast.rules.layout import UNKNOWN, Layout, explicit_layout, labels_agree, sample_layout
+from twophase_fast.rules.layout import UNKNOWN, Layout, explicit_layout, labels_agree
 
 _SIZES = (2, 3)
 _MORE_SIZES = (5, 7)
@@ -170,9 +171,7 @@ def _regular_uses(function: Function, batch: Batch, small: Graph, large: Graph, 
 
     found = find_uses(function, large, is_use=lambda n: n in growing, reached=lambda n: True, check_derived=check)
     indices = [large.index[node] for node in found]
-    traced = {} if hooked else trace(small, large)
-    layouts = {place: traced[place] for k in indices for place in ((k, j) for j in used[k]) if place in traced}
-    layouts = {place: layout for place, layout in layouts.items() if layout in _by_shape(small, large, place)}
+    layouts = {} if hooked else trace(small, large, [(k, j) for k in indices for j in used[k]])
     run = _Run(small, tuple(k for k in indices if any((k, j) not in layouts for j in used[k])))
     _check_sorted(run)
     places = [(k, j) for k in run.candidates for j in _outputs(run, k)]
@@ -185,12 +184,6 @@ def _regular_uses(function: Function, batch: Batch, small: Graph, large: Graph, 
         if own:
             specs.append(UseSpec(k, node.name(), own, slots))
     return tuple(specs)
-
-
-def _by_shape(small: Graph, large: Graph, place: Place) -> list[Layout]:
-    """Return every layout that explains how the tensor at a place grew."""
-    shapes = (graph.shapes[place[0]][place[1]] for graph in (small, large))
-    return list(sample_layout(*shapes, small.output.shape[0], large.output.shape[0]))
 
 
 def _check_sorted(run: _Run) -> None:
@@ -240,7 +233,7 @@ def _layouts(places: Sequence[Place], small: _Run, large: Graph, graph: Callable
     Raises:
         _IrregularError: For some place none agrees, or several do.
     """
-    left = {place: _agreeing(_by_shape(small.graph, large, place), small, place) for place in places}
+    left = {place: _agreeing(layouts_by_shape(small.graph, large, place), small, place) for place in places}
     for size in (large.output.shape[0], *_MORE_SIZES):
         unclear = [place for place, layouts in left.items() if len(layouts) > 1]
         if not unclear:

@@ -7,20 +7,23 @@ place is known, and all agree, the cotangent there is sorted by sample, whatever
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from twophase_fast.ntk.graph import Graph, Place
-from twophase_fast.rules.layout import Layout
+from twophase_fast.rules.layout import Layout, sample_layout
 from twophase_fast.rules.samples import Passage, source_layout
 
 
-def trace(small: Graph, large: Graph) -> dict[Place, Layout]:
+def trace(small: Graph, large: Graph, wanted: Iterable[Place]) -> dict[Place, Layout]:
     """Return the layouts that follow without computing anything.
 
     Args:
         small: Graph of some samples.
         large: Graph of the same program on more samples.
+        wanted: Places of cotangents.
 
     Returns:
-        Place -> layout; places that may hold samples otherwise, or mix them, are left out.
+        Place -> layout; left out is what may hold samples otherwise, mix them, or has not grown along that axis.
     """
     found: dict[Place, Layout | None] = {(0, large.output.output_nr): Layout(0)}
     done: set[int] = set()
@@ -34,7 +37,13 @@ def trace(small: Graph, large: Graph) -> dict[Place, Layout]:
                 return {}  # not numbered from the inputs up, as in graphs put together by hand
             layout = _through(large, index, slot, sources, found)
             found[place] = layout if found.get(place, layout) == layout else None
-    return {place: layout for place, layout in found.items() if layout is not None}
+    return {place: found[place] for place in wanted if found.get(place) in layouts_by_shape(small, large, place)}
+
+
+def layouts_by_shape(small: Graph, large: Graph, place: Place) -> list[Layout]:
+    """Return every layout that explains how the tensor at a place grew."""
+    shapes = (graph.shapes[place[0]][place[1]] for graph in (small, large))
+    return list(sample_layout(*shapes, small.output.shape[0], large.output.shape[0]))
 
 
 def grows(small: Graph, large: Graph, place: Place) -> bool:

@@ -188,7 +188,8 @@ _KINDS: dict[Callable[[Passage, int], Layout | None], tuple[str, ...]] = {
         *_names("Lerp", "Log", "Log1P", "LogSigmoid", "MaskedFill", "Maximum", "Minimum", "Mish", "Mul", "Neg", "Pow"),
         *_names("PreluKernel", "Reciprocal", "Relu", "Repeat", "Rsqrt", "Sigmoid", "Silu", "Sin", "Softplus", "Sqrt"),
         *_names("Sub", "Tanh", "ToCopy", "Where"),
-        *_names("Add", "Clamp", "Lerp", "MaskedFill", "Pow", "Sub", suffix="Backward1"),
+        *_names("Add", "Clamp", "Lerp", "MaskedFill", "Pow", "Rsub", "Sub", suffix="Backward1"),
+        "PowBackward2",
     ),
     _view: (
         *_names("ReshapeAlias", "Squeeze", "UnsafeView", "Unsqueeze", "View"),
