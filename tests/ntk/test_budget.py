@@ -215,18 +215,19 @@ def test_the_search_skips_no_better_plan(output, monkeypatch):
     monkeypatch.setattr(computation, "make_plan", remember)
     whole = tp.plan(resnet(), images(6), output=output).peak_bytes
     options = {name: asked["options"][name] for name in ("batched", "rates", "carried")}
+    least = sizer.Sizer(*asked["sizes"], whole, **options).smallest(None)
     grouped = set()
-    for share in (0.3, 0.5, 0.7, 0.9, 1.2):
-        search = sizer.Sizer(*asked["sizes"], int(share * whole), **options)
+    for share in (-0.1, 0, 0.1, 0.3, 0.6, 1.2):
+        search = sizer.Sizer(*asked["sizes"], int(least + share * (whole - least)), **options)
         ways = [(shape, search.groups(shape)) for shape in search._shapes(None)]
         plans = [(search.seconds(groups, shape), k) for k, (shape, groups) in enumerate(ways) if groups is not None]
         found, seconds = search.best(None)
         if not plans:
             assert found is None
             continue
-        least, k = min(plans)
+        fastest, k = min(plans)
         grouped.add(len(ways[k][1]))
-        assert (seconds, found.groups) == (least, ways[k][1])
+        assert (seconds, found.groups) == (fastest, ways[k][1])
         assert (found.tile, found.chunk, found.at_once) == (ways[k][0].tile, ways[k][0].chunk, ways[k][0].at_once)
-        assert search.best(None, limit=least * 0.999)[0] is None
+        assert search.best(None, limit=fastest * 0.999)[0] is None
     assert max(grouped) > 1

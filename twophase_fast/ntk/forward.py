@@ -52,7 +52,7 @@ class Function:
             output = self.outputs(batch)
         output = self._checked(output, batch.size)
         graph = walk(output)
-        check_nodes(graph.nodes)
+        check_nodes(graph.names)
         return graph
 
     def outputs(self, batch: Batch) -> Any:

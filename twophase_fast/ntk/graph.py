@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import chain
 
 import torch
 from torch.autograd.graph import GradientEdge, Node
@@ -35,6 +36,11 @@ class Graph:
     sources: list[tuple[Place | None, ...]]
 
     @cached_property
+    def names(self) -> list[str]:
+        """Name of every node."""
+        return [node.name() for node in self.nodes]
+
+    @cached_property
     def shapes(self) -> list[tuple[torch.Size, ...]]:
         """Shapes of every node's outputs."""
         return [tuple(torch.Size(meta.shape) for meta in node._input_metadata) for node in self.nodes]
@@ -44,16 +50,26 @@ class Graph:
         """Sequence number of every node; larger ones were recorded later."""
         return [node._sequence_nr() for node in self.nodes]
 
+    @cached_property
+    def _used(self) -> list[list[int]]:
+        read: list[set[int]] = [set() for _ in self.nodes]
+        read[0].add(self.output.output_nr)
+        for place in chain.from_iterable(self.sources):
+            if place is not None:
+                read[place[0]].add(place[1])
+        return [sorted(outputs) for outputs in read]
+
+    @cached_property
+    def _signature(self) -> list[tuple[str, tuple[Place | None, ...]]]:
+        return list(zip(self.names, self.sources))
+
     def used_outputs(self, node: Node) -> list[int]:
         """Return the output indices of `node` that something reads."""
-        used = {j for _, _, j in self.consumers.get(node, ())}
-        if node is self.output.grad_fn:
-            used.add(self.output.output_nr)
-        return sorted(used)
+        return self._used[self.index[node]]
 
     def signature(self) -> list[tuple[str, tuple[Place | None, ...]]]:
         """Return names and edges only: equal for two runs of the same program."""
-        return [(node.name(), edges) for node, edges in zip(self.nodes, self.sources)]
+        return self._signature
 
 
 def walk(output: torch.Tensor) -> Graph:

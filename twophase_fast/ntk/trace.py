@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+import torch
+
 from twophase_fast.ntk.graph import Graph, Place
 from twophase_fast.rules.layout import Layout, sample_layout
 from twophase_fast.rules.samples import Passage, source_layout
@@ -32,10 +34,11 @@ def trace(small: Graph, large: Graph, wanted: Iterable[Place]) -> dict[Place, La
         done.add(index)
         edges = enumerate(large.sources[index])
         sources = {slot: place for slot, place in edges if place is not None and grows(small, large, place)}
+        shapes = {slot: large.shapes[k][j] for slot, (k, j) in sources.items()}
         for slot, place in sources.items():
             if place[0] in done:
                 return {}  # not numbered from the inputs up, as in graphs put together by hand
-            layout = _through(large, index, slot, sources, found)
+            layout = _through(large, index, slot, shapes, found)
             found[place] = layout if found.get(place, layout) == layout else None
     return {place: found[place] for place in wanted if found.get(place) in layouts_by_shape(small, large, place)}
 
@@ -53,11 +56,10 @@ def grows(small: Graph, large: Graph, place: Place) -> bool:
 
 
 def _through(
-    graph: Graph, index: int, slot: int, sources: dict[int, Place], found: dict[Place, Layout | None]
+    graph: Graph, index: int, slot: int, shapes: dict[int, torch.Size], found: dict[Place, Layout | None]
 ) -> Layout | None:
     """Return the layout at an input of a node, if it follows in the same way from all outputs that are read."""
-    node, shapes = graph.nodes[index], {s: graph.shapes[place[0]][place[1]] for s, place in sources.items()}
-    layouts = set()
+    node, layouts = graph.nodes[index], set()
     for j in graph.used_outputs(node):
         layout = found.get((index, j))
         if layout is None:
