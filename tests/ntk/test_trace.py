@@ -69,10 +69,10 @@ def test_nothing_is_pulled_back_for_common_models(name, monkeypatch):
     assert not any(counts)
 
 
-def hooked(hook):
+def hooked(hook, register=torch.Tensor.register_hook):
     def forward(s, x):
         h = s.a(x).tanh()
-        h.register_hook(hook)
+        register(h, hook)
         return s.b(h)
 
     return Apply(forward, a=nn.Linear(5, 4), b=nn.Linear(4, 3)).double()
@@ -82,9 +82,17 @@ def x(*shape):
     return torch.randn(*shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
 
 
-def test_hooks_that_mix_samples_are_seen():
+REGISTER = {
+    "on a tensor": torch.Tensor.register_hook,
+    "before a node": lambda h, hook: h.grad_fn.register_prehook(lambda grads: (hook(grads[0]),)),
+    "after a node": lambda h, hook: h.grad_fn.register_hook(lambda grads, _: (hook(grads[0]),)),
+}
+
+
+@pytest.mark.parametrize("way", REGISTER)
+def test_hooks_that_mix_samples_are_seen(way):
     with pytest.raises(UnsupportedModelError, match="mixes samples"):
-        tp.entk(hooked(lambda g: g - g.mean(0)), x(4, 5))
+        tp.entk(hooked(lambda g: g - g.mean(0), REGISTER[way]), x(4, 5))
 
 
 def test_hooks_that_look_are_harmless(monkeypatch):
