@@ -202,3 +202,32 @@ def test_a_budget_that_cannot_be_followed_is_said():
 def test_a_budget_that_is_followed_is_quiet(recwarn):
     tp.entk(resnet(), images(3), memory_budget="1 GB")
     assert not [w for w in recwarn if "memory_budget" in str(w.message)]
+
+
+@pytest.mark.parametrize("output", ["full", "trace"])
+def test_the_search_skips_no_better_plan(output, monkeypatch):
+    asked = {}
+
+    def remember(profiles, task, program, **options):
+        asked.update(sizes=(profiles, task, program), options=options)
+        return planner.make_plan(profiles, task, program, **options)
+
+    monkeypatch.setattr(computation, "make_plan", remember)
+    whole = tp.plan(resnet(), images(6), output=output).peak_bytes
+    options = {name: asked["options"][name] for name in ("batched", "rates", "carried")}
+    least = sizer.Sizer(*asked["sizes"], whole, **options).smallest(None)
+    grouped = set()
+    for share in (-0.1, 0, 0.1, 0.3, 0.6, 1.2):
+        search = sizer.Sizer(*asked["sizes"], int(least + share * (whole - least)), **options)
+        ways = [(shape, search.groups(shape)) for shape in search._shapes(None)]
+        plans = [(search.seconds(groups, shape), k) for k, (shape, groups) in enumerate(ways) if groups is not None]
+        found, seconds = search.best(None)
+        if not plans:
+            assert found is None
+            continue
+        fastest, k = min(plans)
+        grouped.add(len(ways[k][1]))
+        assert (seconds, found.groups) == (fastest, ways[k][1])
+        assert (found.tile, found.chunk, found.at_once) == (ways[k][0].tile, ways[k][0].chunk, ways[k][0].at_once)
+        assert search.best(None, limit=fastest * 0.999)[0] is None
+    assert max(grouped) > 1

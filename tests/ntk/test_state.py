@@ -9,6 +9,7 @@ from torch import nn
 
 import twophase_fast as tp
 from twophase_fast._types import InputError, UnsupportedModelError
+from twophase_fast.ntk.guards import all_finite
 
 
 def x(*shape):
@@ -97,3 +98,10 @@ def test_parameter_hooks_do_not_fire():
     model[0].weight.register_post_accumulate_grad_hook(fired.append)
     tp.entk(model, x(4, 5))
     assert not fired
+
+
+@pytest.mark.parametrize(("values", "finite"), [([3e38, 3e38], True), ([1.0, float("nan")], False), ([], True)])
+@pytest.mark.parametrize("infinite", [(), (float("inf"), -float("inf"))])
+def test_all_finite(values, finite, infinite):
+    tensor = torch.tensor([*values, *infinite], requires_grad=True)
+    assert all_finite(tensor) == (finite and not infinite)

@@ -13,6 +13,7 @@ from twophase_fast._types import UnsupportedModelError
 from twophase_fast.ntk.accumulate import Accumulator
 from twophase_fast.ntk.biases import merge_biases
 from twophase_fast.ntk.capture import AnyFactor, Section, capture_section
+from twophase_fast.ntk.guards import all_finite
 from twophase_fast.ntk.inputs import Batch
 from twophase_fast.ntk.plan import Group
 from twophase_fast.ntk.probe import Structure
@@ -59,7 +60,7 @@ class Block:
                 found = [name for name in own if name in self._all.info.methods]
                 return {name: check_finite(own[name].kernel(), name) for name in found}
             kernel = alone.kernel()
-        if not bool(torch.isfinite(kernel).all()):
+        if not all_finite(kernel):
             self._all.name_culprit()
         return {"": kernel}
 
@@ -190,7 +191,7 @@ def check_finite(tensor: torch.Tensor, name: str, where: str = "") -> torch.Tens
     Raises:
         UnsupportedModelError: It holds NaN or infinite entries.
     """
-    if not bool(torch.isfinite(tensor).all()):
+    if not all_finite(tensor):
         raise UnsupportedModelError(
             f"the Jacobian of {name!r} has NaN or infinite entries{where}, so its kernel is not defined; look for a "
             "square root or division at zero on the way to the output"

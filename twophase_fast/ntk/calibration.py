@@ -15,7 +15,7 @@ import time
 from bisect import bisect_right
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from functools import lru_cache
+from functools import cache, lru_cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -200,15 +200,21 @@ def finish(device: torch.device) -> None:
 
 
 def _machine(device: torch.device) -> dict[str, object]:
-    try:
-        own = version("twophase_fast")
-    except PackageNotFoundError:  # run from a source tree
-        own = "source"
+    own = _own_version()
     if device.type == "cuda":
         return {"processor": torch.cuda.get_device_name(device), "version": own}
     return {"processor": _processor(), "threads": torch.get_num_threads(), "isa": settings.isa() or "", "version": own}
 
 
+@cache
+def _own_version() -> str:
+    try:
+        return version("twophase_fast")
+    except PackageNotFoundError:  # run from a source tree
+        return "source"
+
+
+@cache
 def _processor() -> str:
     try:
         with open("/proc/cpuinfo", encoding="utf-8") as lines:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -11,7 +12,7 @@ from torch import nn
 
 from twophase_fast._types import InputError, UnsupportedModelError
 from twophase_fast.ntk.graph import Graph, walk
-from twophase_fast.ntk.guards import check_nodes, deterministic_forward
+from twophase_fast.ntk.guards import all_finite, check_nodes, deterministic_forward
 from twophase_fast.ntk.inputs import Batch
 
 
@@ -34,7 +35,7 @@ class Function:
         """Device of the parameters."""
         return next(iter(self.parameters.values())).device
 
-    @property
+    @cached_property
     def dtype(self) -> torch.dtype:
         """Dtype of the kernel: float64 for float64 parameters, else float32."""
         double = any(p.dtype == torch.float64 for p in self.parameters.values())
@@ -51,7 +52,7 @@ class Function:
             output = self.outputs(batch)
         output = self._checked(output, batch.size)
         graph = walk(output)
-        check_nodes(graph.nodes)
+        check_nodes(graph.names)
         return graph
 
     def outputs(self, batch: Batch) -> Any:
@@ -77,7 +78,7 @@ class Function:
             raise UnsupportedModelError(
                 "the output depends on no parameter that requires grad; the kernel would be empty"
             )
-        if not bool(torch.isfinite(output).all()):
+        if not all_finite(output):
             bad = int((~torch.isfinite(output)).reshape(size, -1).any(1).nonzero()[0])
             raise InputError(
                 f"the model's output has NaN or infinite values (first in sample {bad}); its kernel is not defined"

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections import defaultdict
 from dataclasses import dataclass
+from functools import cached_property
+from itertools import chain
 
 import torch
 from torch.autograd.graph import GradientEdge, Node
@@ -24,26 +26,50 @@ class Graph:
         nodes: Depth-first order from the output; the same program gives the same order for any batch size.
         index: Node -> position in `nodes`.
         consumers: Node -> [(consumer, slot in the consumer, output index of the node)].
+        sources: For each node and slot the place that feeds it, or None where nothing with a gradient does.
     """
 
     output: torch.Tensor
     nodes: list[Node]
     index: dict[Node, int]
     consumers: dict[Node, list[tuple[Node, int, int]]]
+    sources: list[tuple[Place | None, ...]]
+
+    @cached_property
+    def names(self) -> list[str]:
+        """Name of every node."""
+        return [node.name() for node in self.nodes]
+
+    @cached_property
+    def shapes(self) -> list[tuple[torch.Size, ...]]:
+        """Shapes of every node's outputs."""
+        return [tuple(torch.Size(meta.shape) for meta in node._input_metadata) for node in self.nodes]
+
+    @cached_property
+    def depths(self) -> list[int]:
+        """Sequence number of every node; larger ones were recorded later."""
+        return [node._sequence_nr() for node in self.nodes]
+
+    @cached_property
+    def _used(self) -> list[list[int]]:
+        read: list[set[int]] = [set() for _ in self.nodes]
+        read[0].add(self.output.output_nr)
+        for place in chain.from_iterable(self.sources):
+            if place is not None:
+                read[place[0]].add(place[1])
+        return [sorted(outputs) for outputs in read]
+
+    @cached_property
+    def _signature(self) -> list[tuple[str, tuple[Place | None, ...]]]:
+        return list(zip(self.names, self.sources))
 
     def used_outputs(self, node: Node) -> list[int]:
         """Return the output indices of `node` that something reads."""
-        used = {j for _, _, j in self.consumers.get(node, ())}
-        if node is self.output.grad_fn:
-            used.add(self.output.output_nr)
-        return sorted(used)
+        return self._used[self.index[node]]
 
-    def signature(self) -> list[tuple[str, tuple[tuple[int, int], ...]]]:
+    def signature(self) -> list[tuple[str, tuple[Place | None, ...]]]:
         """Return names and edges only: equal for two runs of the same program."""
-        return [
-            (n.name(), tuple((self.index[m] if m is not None else -1, j) for m, j in n.next_functions))
-            for n in self.nodes
-        ]
+        return self._signature
 
 
 def walk(output: torch.Tensor) -> Graph:
@@ -51,17 +77,22 @@ def walk(output: torch.Tensor) -> Graph:
     root = output.grad_fn
     index, order, stack = {root: 0}, [root], [root]
     consumers: dict[Node, list[tuple[Node, int, int]]] = defaultdict(list)
+    sources: dict[Node, tuple[Place | None, ...]] = {}
     while stack:
         node = stack.pop()
+        edges: list[Place | None] = []
         for slot, (upstream, j) in enumerate(node.next_functions):
             if upstream is None:
+                edges.append(None)
                 continue
             consumers[upstream].append((node, slot, j))
             if upstream not in index:
                 index[upstream] = len(order)
                 order.append(upstream)
                 stack.append(upstream)
-    return Graph(output, order, index, dict(consumers))
+            edges.append((index[upstream], j))
+        sources[node] = tuple(edges)
+    return Graph(output, order, index, dict(consumers), [sources[node] for node in order])
 
 
 def pull(

@@ -7,8 +7,9 @@ switches) is restored, also after an exception.
 
 from __future__ import annotations
 
+import math
 import random
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 import numpy as np
@@ -56,18 +57,25 @@ def _dropout_probability(module: nn.Module) -> float:
     return 0.0
 
 
-def check_nodes(nodes: list[torch.autograd.graph.Node]) -> None:
-    """Refuse nodes that are random, where no module told.
+def check_nodes(names: Iterable[str]) -> None:
+    """Refuse nodes that are random, by name, where no module told.
 
     Raises:
         UnsupportedModelError: Functional dropout is active.
     """
-    for node in nodes:
-        if "Dropout" in node.name():
+    for name in names:
+        if "Dropout" in name:
             remedy = "pass training=self.training and call model.eval()"
-            raise UnsupportedModelError(
-                f"{node.name()}: functional dropout is active, so the function is random; {remedy}"
-            )
+            raise UnsupportedModelError(f"{name}: functional dropout is active, so the function is random; {remedy}")
+
+
+def all_finite(tensor: torch.Tensor) -> bool:
+    """Return whether no entry is NaN or infinite.
+
+    A finite sum says so in one pass; finite entries whose sum overflows are looked at one by one.
+    """
+    entries = tensor.detach()
+    return math.isfinite(entries.sum()) or bool(torch.isfinite(entries).all())
 
 
 @contextmanager

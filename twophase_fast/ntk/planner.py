@@ -97,8 +97,9 @@ class _Search:
         for size in _sides(self.side):
             part = self.task if size >= largest else self.task.block(size, streamed=self.streamed)
             sizer = Sizer(self.profiles, part, self.program, budget, **self.options)
-            found, seconds = sizer.best(self.tile)
-            seconds *= 1.0 if size >= largest else self.task.blocks(size)
+            blocks = 1.0 if size >= largest else self.task.blocks(size)
+            found, seconds = sizer.best(self.tile, limit=least / blocks)
+            seconds *= blocks
             if found is not None and seconds < least:
                 best, least = replace(found, task=self.task, side=size), seconds
             if best is not None and seconds > least:
@@ -110,10 +111,11 @@ class _Search:
         total = least + self._gram_seconds(best)
         if total < _LONG or best.side < max(self.task.rows, self.task.partners):
             return best
+        whole = Sizer(self.profiles, self.task, self.program, best.peak_bytes, **self.options)
         for share in _SHARES:
-            sizer = Sizer(self.profiles, self.task, self.program, int(share * best.peak_bytes), **self.options)
-            found, seconds = sizer.best(self.tile, like=best)
-            if found is not None and seconds <= least + _PATIENCE * total:
+            sizer = whole.with_budget(int(share * best.peak_bytes))
+            found, _ = sizer.best(self.tile, like=best, limit=least + _PATIENCE * total)
+            if found is not None:
                 return found
         return best
 

@@ -1,28 +1,32 @@
 """What a model's program looks like: found once on two tiny batches, good for every batch size.
 
 The model runs on 2 and on 3 samples. A node whose output grows with the number of samples and whose cotangent is
-sorted by sample (see `labels`) is a use where it reads a parameter; one whose output does not grow computes a tensor
-from parameters alone; one that grows and is not sorted mixes samples and is refused. Comparing the two shapes says
-which axis holds the samples. A program that depends on the data has no such structure; `irregular_uses` then labels
-every tile's own graph.
+sorted by sample is a use where it reads a parameter; one whose output does not grow computes a tensor from parameters
+alone; one that grows and is not sorted mixes samples and is refused. That a cotangent is sorted, and along which axis,
+mostly follows from the nodes above it (see `trace`); else it is measured (see `labels`), and comparing the two shapes
+says which axis holds the samples. A program that depends on the data has no such structure; `irregular_uses` then
+labels every tile's own graph.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import torch
 from torch.autograd.graph import Node
+from torch.utils.hooks import RemovableHandle
 
 from twophase_fast._types import UnsupportedModelError
 from twophase_fast.ntk.forward import Function
 from twophase_fast.ntk.graph import Graph, Place, output_shape
 from twophase_fast.ntk.inputs import Batch
 from twophase_fast.ntk.labels import Labels, label
+from twophase_fast.ntk.route import Route
+from twophase_fast.ntk.trace import grows, layouts_by_shape, trace
 from twophase_fast.ntk.uses import UseSpec, find_uses
-from twophase_fast.rules.layout import UNKNOWN, Layout, explicit_layout, labels_agree, sample_layout
+from twophase_fast.rules.layout import UNKNOWN, Layout, explicit_layout, labels_agree
 
 _SIZES = (2, 3)
 _MORE_SIZES = (5, 7)
@@ -41,6 +45,7 @@ class Structure:
         rows: Their outputs, which are compared with those of the full batch.
         graph: Graph of the larger tiny batch.
         smaller: Graph of the smaller one.
+        routes: Routes of whole pull-backs through the larger graph, by the readout that was cut off (see `route_of`).
     """
 
     signature: list | None
@@ -51,6 +56,7 @@ class Structure:
     rows: torch.Tensor = field(repr=False)
     graph: Graph = field(repr=False)
     smaller: Graph = field(repr=False)
+    routes: dict[int | None, Route] = field(repr=False, default_factory=dict)
 
     def without_graphs(self) -> Structure:
         """Return the structure once nothing more is asked of the graphs, which keep activations alive."""
@@ -75,7 +81,7 @@ class _Run:
 
     @cached_property
     def labels(self) -> Labels:
-        """Labels of the candidates' cotangents."""
+        """Labels of the candidates' cotangents (nothing is pulled back where there are no candidates)."""
         return label(self.graph, [self.graph.nodes[index] for index in self.candidates])
 
 
@@ -85,12 +91,13 @@ def probe(function: Function, batch: Batch) -> Structure:
     Raises:
         UnsupportedModelError: Samples are mixed, or the output depends on none of the parameters.
     """
+    hooks = RemovableHandle.next_id
     runs = [_metered(function, batch.take(_index(batch, size).to(function.device))) for size in _SIZES]
     (small, less), (large, more) = runs
     check_same_rows(small.output.detach(), large.output.detach()[: _SIZES[0]])
     signature, uses = None, ()
     try:
-        uses = _regular_uses(function, batch, small, large)
+        uses = _regular_uses(function, batch, small, large, hooked=RemovableHandle.next_id != hooks)
         signature = large.signature()
     except _IrregularError:
         pass  # every tile is labelled on its own instead: exact, and slower
@@ -144,8 +151,10 @@ def _index(batch: Batch, size: int) -> torch.Tensor:
     return torch.arange(size) % batch.size
 
 
-def _regular_uses(function: Function, batch: Batch, small: Graph, large: Graph) -> tuple[UseSpec, ...]:
+def _regular_uses(function: Function, batch: Batch, small: Graph, large: Graph, *, hooked: bool) -> tuple[UseSpec, ...]:
     """Return the uses, if the program is the same for both batch sizes.
+
+    Where the forward pass left hooks, which may change cotangents in any way, every use is labelled.
 
     Raises:
         _IrregularError: It is not, or a sample axis cannot be told from shapes and labels.
@@ -153,25 +162,27 @@ def _regular_uses(function: Function, batch: Batch, small: Graph, large: Graph) 
     """
     if small.signature() != large.signature():
         raise _IrregularError
-    growing = {b for a, b in zip(small.nodes, large.nodes) if _shapes(small, a) != _shapes(large, b)}
+    used = [large.used_outputs(node) for node in large.nodes]
+    growing = {n for k, n in enumerate(large.nodes) if any(grows(small, large, (k, j)) for j in used[k])}
 
     def check(node: Node) -> None:
         if node is large.output.grad_fn:
             raise UnsupportedModelError(f"{node.name()} gives one output for all samples")
 
     found = find_uses(function, large, is_use=lambda n: n in growing, reached=lambda n: True, check_derived=check)
-    run = _Run(small, tuple(large.index[node] for node in found))
+    indices = [large.index[node] for node in found]
+    layouts = {} if hooked else trace(small, large, [(k, j) for k in indices for j in used[k]])
+    run = _Run(small, tuple(k for k in indices if any((k, j) not in layouts for j in used[k])))
     _check_sorted(run)
-    places = [(large.index[node], j) for node in found for j in _outputs(run, large.index[node])]
-    layouts = _layouts(
+    places = [(k, j) for k in run.candidates for j in _outputs(run, k)]
+    layouts |= _layouts(
         places, run, large, lambda size: function.graph(batch.take(_index(batch, size).to(function.device)))
     )
     specs = []
-    for node, slots in found.items():
-        index = large.index[node]
-        own = {j: layout for (k, j), layout in layouts.items() if k == index}
+    for (node, slots), k in zip(found.items(), indices):
+        own = {j: layouts[k, j] for j in used[k] if (k, j) in layouts}
         if own:
-            specs.append(UseSpec(index, node.name(), own, slots))
+            specs.append(UseSpec(k, node.name(), own, slots))
     return tuple(specs)
 
 
@@ -184,10 +195,6 @@ def _check_sorted(run: _Run) -> None:
     for node, ordered in run.labels.sorted.items():
         if not ordered:
             raise UnsupportedModelError(_mixing(run.graph, node))
-
-
-def _shapes(graph: Graph, node: Node) -> list[torch.Size]:
-    return [output_shape(node, j) for j in graph.used_outputs(node)]
 
 
 def _outputs(run: _Run, index: int) -> list[int]:
@@ -226,17 +233,12 @@ def _layouts(places: Sequence[Place], small: _Run, large: Graph, graph: Callable
     Raises:
         _IrregularError: For some place none agrees, or several do.
     """
-
-    def shapes(index: int, j: int) -> Iterator[torch.Size]:
-        yield from (output_shape(graph.nodes[index], j) for graph in (small.graph, large))
-
-    sizes = small.size, large.output.shape[0]
-    left = {place: _agreeing(list(sample_layout(*shapes(*place), *sizes)), small, place) for place in places}
-    for size in (sizes[1], *_MORE_SIZES):
+    left = {place: _agreeing(layouts_by_shape(small.graph, large, place), small, place) for place in places}
+    for size in (large.output.shape[0], *_MORE_SIZES):
         unclear = [place for place, layouts in left.items() if len(layouts) > 1]
         if not unclear:
             break
-        more = large if size == sizes[1] else graph(size)
+        more = large if size == large.output.shape[0] else graph(size)
         if more.signature() != large.signature():
             raise _IrregularError
         run = _Run(more, tuple({index for index, _ in unclear}))
@@ -257,8 +259,10 @@ def _metered(function: Function, batch: Batch) -> tuple[Graph, int]:
     kept: dict[int, int] = {}
 
     def pack(tensor: torch.Tensor) -> torch.Tensor:
-        if tensor.layout is torch.strided and tensor.untyped_storage().data_ptr() not in own:
-            kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+        if tensor.layout is torch.strided:
+            storage = tensor.untyped_storage()
+            if (address := storage.data_ptr()) not in own:
+                kept[address] = storage.nbytes()
         return tensor
 
     def unpack(tensor: torch.Tensor) -> torch.Tensor:

@@ -7,7 +7,6 @@ parameters cost one pull-back in all and only the forward pass again.
 
 from __future__ import annotations
 
-import math
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -84,7 +83,7 @@ def describe(structure: Structure, readout: Readout | None) -> Program:
     uses = structure.uses if readout is None else readout.uses
     targets = {graph.nodes[use.node] for use in uses}
     relevant = between(graph, graph.nodes[root[0]] if (root := root_of(graph, readout)) else None, targets)
-    growth = {n: _growth(smaller.nodes[graph.index[n]], n) for n in relevant}
+    growth = {n: _growth(smaller, graph, graph.index[n]) for n in relevant}
     depths, below = _work(growth)
     widest = max((max(sizes, default=0) for sizes in growth.values()), default=0)
     cuts = tuple(_cuts(graph, relevant, growth))
@@ -98,10 +97,10 @@ def widest_program(programs: Sequence[Program]) -> Program:
     return max(programs, key=lambda program: program.saved_bytes)
 
 
-def _growth(small: Node, large: Node) -> list[int]:
+def _growth(small: Graph, large: Graph, index: int) -> list[int]:
     """Return the bytes per sample of every output of a node."""
-    pairs = zip(small._input_metadata, large._input_metadata)
-    return [(math.prod(b.shape) - math.prod(a.shape)) * b.dtype.itemsize for a, b in pairs]
+    sizes = zip(small.shapes[index], large.shapes[index], large.nodes[index]._input_metadata)
+    return [(b.numel() - a.numel()) * meta.dtype.itemsize for a, b, meta in sizes]
 
 
 def _work(growth: dict[Node, list[int]]) -> tuple[tuple[int, ...], tuple[float, ...]]:

@@ -144,11 +144,14 @@ def root_of(graph: Graph, readout: Readout | None) -> Place | None:
 
 
 def route_of(structure: Structure, readout: Readout | None) -> Route:
-    """Return the route of a whole pull-back through the probe's graph."""
-    root = root_of(structure.graph, readout)
-    if root is None:
-        return Route((), frozenset(), frozenset())
-    return find_route(structure.graph, root, structure.uses if readout is None else readout.uses)
+    """Return the route of a whole pull-back through the probe's graph, which is found once."""
+    key = None if readout is None else readout.node
+    if key not in structure.routes:
+        root = root_of(structure.graph, readout)
+        uses = structure.uses if readout is None else readout.uses
+        none = Route((), frozenset(), frozenset())
+        structure.routes[key] = none if root is None else find_route(structure.graph, root, uses)
+    return structure.routes[key]
 
 
 def find_readout(function: Function, structure: Structure) -> Readout | None:

@@ -13,7 +13,7 @@ from itertools import product
 from typing import NamedTuple
 
 from twophase_fast.ntk.calibration import Rates
-from twophase_fast.ntk.cost import PACKED_WIDTH, Method
+from twophase_fast.ntk.cost import PACKED_WIDTH, Method, Sizes
 from twophase_fast.ntk.plan import MIB, Group, Plan, Task
 from twophase_fast.ntk.program import Cut, Program
 from twophase_fast.ntk.survey import Profile
@@ -34,6 +34,7 @@ _WEIGHT_BYTES_PER_SECOND = 1e10  # weights are read once per call
 _BATCHED_NODES = 4.0  # the same under a batched call or by rule, relatively
 _BYTES_PER_SECOND = 2.5e9  # activations pulled back
 _FLOPS_PER_SECOND = 1e11
+_ROUNDING = 1e-9  # of sums of seconds
 _FORWARD = 0.7  # one forward pass relative to one pull-back of one output
 
 
@@ -81,18 +82,41 @@ class Sizer:
         self.profiles, self.task, self.program, self.budget = list(profiles), task, program, budget
         self.batched, self.rates, self.carried = batched, rates, carried
         self._bytes: dict[int, list[_Bytes]] = {}
+        self._methods: dict[tuple[Sizes, int], Method] = {}
         self.slice_bytes = min(_SLICE_BYTES, max(budget // 6, 1))
+        read = [p.sizes for p in self.profiles if p.sizes.kind != "lookup"]
+        flops = sum(2.0 * sizes.positions * sizes.elements for sizes in read)
+        weights = task.itemsize * sum(sizes.elements for sizes in read)
+        self._once = program.saved_bytes / _BYTES_PER_SECOND + flops / _FLOPS_PER_SECOND
+        self._node = _NODE_SECONDS * program.nodes + weights / _WEIGHT_BYTES_PER_SECOND
+        lowest = min((p.bottom for p in self.profiles), default=None)
+        self._least_share = 1.0 if lowest is None else program.share(None, lowest)
 
-    def best(self, tile: int | None, like: Plan | None = None) -> tuple[Plan | None, float]:
-        """Return the fastest plan that fits (with as many outputs at a time as `like`), and its predicted time."""
-        best, least = None, math.inf
-        for shape in self._shapes(tile):
-            if like is not None and (shape.chunk, shape.at_once) != (like.chunk, like.at_once):
-                continue
-            groups = self.groups(shape)
-            if groups is not None and (seconds := self.seconds(groups, shape)) < least:
-                best, least = self._plan(shape, groups), seconds
-        return best, least
+    def with_budget(self, budget: int) -> Sizer:
+        """Return the same with another budget."""
+        other = Sizer(
+            self.profiles, self.task, self.program, budget, batched=self.batched, rates=self.rates, carried=self.carried
+        )
+        other._bytes, other._methods = self._bytes, self._methods  # which no budget changes
+        return other
+
+    def best(self, tile: int | None, like: Plan | None = None, limit: float = math.inf) -> tuple[Plan | None, float]:
+        """Return the fastest plan that fits and takes at most `limit` seconds, and its predicted time.
+
+        With `like`, only plans with as many outputs at a time are looked at. Among equally fast plans the one with the
+        larger tile (then chunk, then calls) is taken.
+        """
+        shapes = [s for s in self._shapes(tile) if like is None or (s.chunk, s.at_once) == (like.chunk, like.at_once)]
+        found: tuple[float, int, tuple[Group, ...]] | None = None
+        least = limit
+        for bound, position in sorted((self._least_seconds(shape), k) for k, shape in enumerate(shapes)):
+            if bound > least:
+                break
+            groups = self.groups(shapes[position], least)
+            seconds = math.inf if groups is None else self.seconds(groups, shapes[position])
+            if groups is not None and seconds <= limit and (found is None or (seconds, position) < found[:2]):
+                found, least = (seconds, position, groups), seconds
+        return (None, math.inf) if found is None else (self._plan(shapes[found[1]], found[2]), found[0])
 
     def _shapes(self, tile: int | None) -> list[_Shape]:
         largest = max(self.task.rows, self.task.columns or 0)
@@ -111,7 +135,7 @@ class Sizer:
             meter = _Meter(self, shape)
             for name in group.names:
                 meter.add(sizes[name])
-            peak = max(peak, meter.peak(group.start, group.keep))
+            peak = max(peak, self.peak(meter.most, shape, group.start, group.keep))
         side = max(self.task.rows, self.task.partners)
         how = (shape.tile, shape.chunk, shape.at_once, groups, {}, self.slice_bytes, peak)
         return Plan(self.task, side, *how, by_rule=self.program.by_rule)
@@ -124,7 +148,10 @@ class Sizer:
         return self._bytes[chunk]
 
     def _method(self, profile: Profile, chunk: int) -> Method:
-        return profile.sizes.choose(self.task.output, chunk, self.task.rows, self.task.partners, self.rates)
+        key, task = (profile.sizes, chunk), self.task
+        if key not in self._methods:
+            self._methods[key] = profile.sizes.choose(task.output, chunk, task.rows, task.partners, self.rates)
+        return self._methods[key]
 
     def _measure(self, profile: Profile, chunk: int, methods: Mapping[str, Method]) -> _Bytes:
         if methods.get(self.carried.get(profile.name, "")) == "factored":
@@ -161,13 +188,18 @@ class Sizer:
         cotangents = (shape.chunk + (0 if self.in_place(shape) else shape.at_once)) * per_output
         return samples * (program.saved_bytes + 2 * program.widest_bytes + flowing + cotangents)
 
-    def groups(self, shape: _Shape) -> tuple[Group, ...] | None:
-        """Return the fewest groups of neighbours that fit, or None where one parameter alone does not."""
+    def groups(self, shape: _Shape, limit: float = math.inf) -> tuple[Group, ...] | None:
+        """Return the fewest groups of neighbours that fit.
+
+        None where one parameter alone does not fit, or so many groups take more than `limit` seconds.
+        """
         if self._one_group_fits(shape):
             return (Group(tuple(p.name for p in self.profiles)),)
         groups: list[Group] = []
         first, start = 0, None
         while first < len(self.profiles):
+            if self._least_seconds(shape, len(groups) + 1) > limit:
+                return None
             last, keep = self._extend(first, start, shape)
             if last is None:
                 return None
@@ -182,64 +214,78 @@ class Sizer:
         meter = _Meter(self, shape)
         for size in self.bytes_of(shape.chunk):
             meter.add(size)
-        return meter.fits(None, None)
+        return self._fits(meter, shape)
 
     def _extend(self, first: int, start: Cut | None, shape: _Shape) -> tuple[int | None, Cut | None]:
         """Return the end of the longest group that starts at profile `first`, and the cut it keeps."""
-        meter = _Meter(self, shape)
-        found: tuple[int | None, Cut | None] = (None, None)
-        sizes = self.bytes_of(shape.chunk)
-        for last in range(first + 1, len(self.profiles) + 1):
-            meter.add(sizes[last - 1])
-            if meter.held > self.budget:
-                break
+        meter, most = _Meter(self, shape), []
+        for size in self.bytes_of(shape.chunk)[first:]:
+            meter.add(size)
+            if not self._fits(meter, shape):
+                break  # a longer group takes no less
+            most.append(meter.most)
+        for last in range(first + len(most), first, -1):
             keep = self.program.cut_above(self.profiles[last].depth) if last < len(self.profiles) else None
             if keep is not None and start is not None and keep.depth >= start.depth:
                 keep = None
-            if meter.fits(start, keep):
-                found = last, keep
-        return found
+            if self.peak(most[last - first - 1], shape, start, keep) <= _USABLE * self.budget:
+                return last, keep
+        return None, None
+
+    def _fits(self, meter: _Meter, shape: _Shape) -> bool:
+        """Whether a group fits where nothing is kept at cuts, with a tile that is not wastefully large."""
+        small = shape.tile <= 2 or meter.transient <= _TRANSIENT_BYTES
+        return small and self.peak(meter.most, shape, None, None) <= _USABLE * self.budget
+
+    def peak(self, most: int, shape: _Shape, start: Cut | None, keep: Cut | None) -> int:
+        """Bytes at the peak of a group that takes `most` bytes beside the cotangents at cuts."""
+        return int(_FRAGMENTS * (self.at_cuts(shape.chunk, start, keep) + most))
 
     def seconds(self, groups: Sequence[Group], shape: _Shape) -> float:
         """Return a rough time for forwards and pull-backs, good enough to compare plans."""
-        task, program = self.task, self.program
+        forward, pull = self._pass_seconds(shape)
+        return sum(forward + group.share * pull for group in groups)
+
+    def _least_seconds(self, shape: _Shape, groups: int = 1) -> float:
+        """Return what so many groups do not go below: a forward pass each, and pull-backs that share the work."""
+        forward, pull = self._pass_seconds(shape)
+        return (groups * forward + self._least_share * pull) * (1 - _ROUNDING)
+
+    def _pass_seconds(self, shape: _Shape) -> tuple[float, float]:
+        """Return the seconds of all forward passes of a group, and of a whole pull-back."""
+        task = self.task
         chunks = -(-task.classes // shape.chunk)
         tiles = sum(-(-side // shape.tile) for side in (task.rows, task.columns or 0))
         calls = tiles * chunks * -(-shape.chunk // shape.at_once)
-        flops = sum(2.0 * p.sizes.positions * p.sizes.elements for p in self.profiles if p.sizes.kind != "lookup")
-        once = program.saved_bytes / _BYTES_PER_SECOND + flops / _FLOPS_PER_SECOND
         doubled = 2.0 if shape.tile == 1 and task.samples > 1 else 1.0
-        weights = task.itemsize * sum(p.sizes.elements for p in self.profiles if p.sizes.kind != "lookup")
-        node = _NODE_SECONDS * program.nodes + weights / _WEIGHT_BYTES_PER_SECOND
-        forward = tiles * chunks * node + task.samples * chunks * once * _FORWARD
-        slower = _BATCHED_NODES if shape.at_once > 1 or program.by_rule else 1.0
-        pull = calls * node * slower + task.samples * task.classes * once
-        return doubled * sum(forward + group.share * pull for group in groups)
+        forward = tiles * chunks * self._node + task.samples * chunks * self._once * _FORWARD
+        slower = _BATCHED_NODES if shape.at_once > 1 or self.program.by_rule else 1.0
+        return doubled * forward, doubled * (calls * self._node * slower + task.samples * task.classes * self._once)
 
     def smallest(self, tile: int | None) -> int:
         """Return the smallest budget that works, in bytes."""
         low, high = 0, 1
-        while self._with(high).best(tile)[0] is None:
+        while self.with_budget(high).best(tile)[0] is None:
             low, high = high, 2 * high
         while high - low > max(high // 100, 1):
             middle = (low + high) // 2
-            fits = self._with(middle).best(tile)[0] is not None
+            fits = self.with_budget(middle).best(tile)[0] is not None
             low, high = (low, middle) if fits else (middle, high)
         return high
-
-    def _with(self, budget: int) -> Sizer:
-        return Sizer(
-            self.profiles, self.task, self.program, budget, batched=self.batched, rates=self.rates, carried=self.carried
-        )
 
 
 class _Meter:
     """Bytes of a group that grows parameter by parameter."""
 
     def __init__(self, sizer: Sizer, shape: _Shape) -> None:
-        self._sizer, self._shape = sizer, shape
-        self._always = sizer.task.kernel_bytes + _LIBRARY_BYTES
-        self._stored = self._passed = 0
+        task = sizer.task
+        self._always = task.kernel_bytes + _LIBRARY_BYTES
+        self._base = sizer.transient(0, shape)
+        self._per_byte = sizer.transient(1, shape) - self._base
+        self._in_place, self._whole = sizer.in_place(shape), shape.tile >= task.samples
+        self._slices = 1 if task.columns is None else 2
+        self._largest_slice = sizer.slice_bytes
+        self._stored = self._passed = self._arriving = self._passing_most = 0
         self._arrivals: dict[int, int] = {}
         self._passing: dict[int, int] = {}
         self._wide = self._narrow = 0
@@ -247,39 +293,29 @@ class _Meter:
     def add(self, more: _Bytes) -> None:
         """Add one parameter."""
         self._stored += more.stored
-        if more.passing and self._sizer.in_place(self._shape):
+        if more.passing and self._in_place:
             self._passed += more.stored
             self._passing.update(more.arrivals)
+            alone = [count for node, count in more.arrivals.items() if node not in self._arrivals]
+            self._passing_most = max(self._passing_most, *alone, 0)
         else:
-            self._arrivals.update(more.arrivals)  # parameters of one node share its cotangents
+            for node, count in more.arrivals.items():  # parameters of one node share its cotangents
+                self._arriving += count - self._arrivals.get(node, 0)
+                self._arrivals[node] = count
+            if not self._passing.keys().isdisjoint(more.arrivals):
+                alone = [count for node, count in self._passing.items() if node not in self._arrivals]
+                self._passing_most = max(alone, default=0)
         self._wide = max(self._wide, more.wide)
         self._narrow += more.narrow
 
     @property
-    def held(self) -> int:
-        """Bytes that are held while Gram blocks are added."""
-        return self._always + self._stored
-
-    @property
     def transient(self) -> int:
         """Bytes of one tile's graph and cotangents."""
-        passing = max((count for node, count in self._passing.items() if node not in self._arrivals), default=0)
-        return self._sizer.transient(sum(self._arrivals.values()) + passing, self._shape)
+        return self._base + self._per_byte * (self._arriving + self._passing_most)
 
     @property
-    def slices(self) -> int:
-        """Bytes of the largest Jacobian slices."""
-        sides = 1 if self._sizer.task.columns is None else 2
-        return sides * min(self._sizer.slice_bytes, max(self._wide, self._narrow))
-
-    def peak(self, start: Cut | None, keep: Cut | None) -> int:
-        """Bytes at the peak; where one tile holds all samples, its cotangents are the factors."""
-        kept = self._passed if self._shape.tile >= self._sizer.task.samples else self._stored
-        capture, gram = self._always + kept + self.transient, self.held + self.slices
-        at_cuts = self._sizer.at_cuts(self._shape.chunk, start, keep)
-        return int(_FRAGMENTS * (at_cuts + max(capture, gram)))
-
-    def fits(self, start: Cut | None, keep: Cut | None) -> bool:
-        """Whether the group fits, with a tile that is not wastefully large."""
-        small = self._shape.tile <= 2 or self.transient <= _TRANSIENT_BYTES
-        return small and self.peak(start, keep) <= _USABLE * self._sizer.budget
+    def most(self) -> int:
+        """Bytes at the peak, less cotangents at cuts; where one tile holds all samples, its own are the factors."""
+        slices = self._slices * min(self._largest_slice, max(self._wide, self._narrow))
+        kept = self._passed if self._whole else self._stored
+        return self._always + max(kept + self.transient, self._stored + slices)

@@ -25,6 +25,7 @@ from twophase_fast._types import InputError, UnsupportedModelError
 from twophase_fast.ntk.capture import Section, capture_section
 from twophase_fast.ntk.computation import Computation
 from twophase_fast.ntk.forward import Function
+from twophase_fast.ntk.guards import all_finite
 from twophase_fast.ntk.inputs import Batch
 from twophase_fast.ntk.plan import Group, Plan, Task
 from twophase_fast.ntk.planner import make_plan
@@ -195,7 +196,7 @@ class SketchedKernel:
             UnsupportedModelError: The Jacobian has NaN or infinite entries.
         """
         sketch = projection(name, self.function.parameters[name].shape, factor)
-        if not bool(torch.isfinite(sketch).all()):
+        if not all_finite(sketch):
             raise UnsupportedModelError(
                 f"the Jacobian of {name!r} has NaN or infinite entries, so its kernel is not defined; look for a "
                 "square root or division at zero on the way to the output"

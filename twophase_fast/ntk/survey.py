@@ -12,7 +12,7 @@ from twophase_fast.ntk.calibration import Rates, known_rates
 from twophase_fast.ntk.capture import AnyFactor, Assembly, Seeds, with_readout
 from twophase_fast.ntk.cost import Method, Sizes
 from twophase_fast.ntk.forward import Function
-from twophase_fast.ntk.graph import Graph, output_shape
+from twophase_fast.ntk.graph import Graph
 from twophase_fast.ntk.plan import Plan, Row
 from twophase_fast.ntk.probe import Structure
 from twophase_fast.ntk.pullback import placeholders, pull_back
@@ -64,7 +64,11 @@ def survey(function: Function, structure: Structure, readout: Readout | None) ->
     factors: dict[str, AnyFactor] = {**Assembly(function, graph, uses).finish(placeholders(graph, uses, route))}
     if readout is not None:
         factors = with_readout(function, readout, readout.features(graph)[1], factors)
-    profiles = [_profile(name, factor, uses, graph, route) for name, factor in factors.items()]
+    own: dict[str, list[UseSpec]] = {name: [] for name in factors}
+    for use in uses:
+        for name in {name for slot in use.slots for name in slot.leaves} & own.keys():
+            own[name].append(use)
+    profiles = [_profile(name, factor, own[name], graph, route) for name, factor in factors.items()]
     return sorted(profiles, key=lambda profile: -profile.depth)
 
 
@@ -89,9 +93,9 @@ def can_batch(structure: Structure, readout: Readout | None) -> str:
     """Return why several directions cannot (or should not) be pulled back in one call; empty if they can.
 
     By rule they can (see `route`). In torch's engine convolutions are slower that way (measured), and some nodes have
-    no batched backward.
+    no batched backward, which is tried with one direction on the smaller graph.
     """
-    graph, uses = structure.graph, structure.uses if readout is None else readout.uses
+    graph, uses = structure.smaller, structure.uses if readout is None else readout.uses
     if not route_of(structure, readout).plain:
         return ""
     root = root_of(graph, readout)
@@ -99,9 +103,8 @@ def can_batch(structure: Structure, readout: Readout | None) -> str:
     if any("Convolution" in n.name() and any(m in passed for m, _ in n.next_functions) for n in passed):
         return "convolutions"
     width = structure.outputs if readout is None else readout.matrix.shape[1]
-    two = torch.eye(2, width, dtype=torch.float64)
-    rows = (torch.empty(0), None) if readout is None else readout.features(graph)
-    seeds = Seeds(graph, two) if readout is None else FeatureSeeds(graph, readout, rows[0], two)
+    one = torch.eye(1, width, dtype=torch.float64)
+    seeds = Seeds(graph, one) if readout is None else FeatureSeeds(graph, readout, readout.features(graph)[0], one)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error")
@@ -136,13 +139,12 @@ def method_of(factor: Factor, output: str, partners: int) -> Method:
     return sizes_of(factor).choose(output, classes, factor.samples, partners, rates)
 
 
-def _profile(name: str, factor: AnyFactor, uses: Sequence[UseSpec], graph: Graph, route: Route) -> Profile:
-    own = [u for u in uses if any(name in slot.leaves for slot in u.slots)]
+def _profile(name: str, factor: AnyFactor, own: Sequence[UseSpec], graph: Graph, route: Route) -> Profile:
     per_element = graph.output.element_size() / graph.output.shape[0]
-    elements = {u.node: sum(output_shape(graph.nodes[u.node], j).numel() for j in u.layouts) for u in own}
+    elements = {u.node: sum(graph.shapes[u.node][j].numel() for j in u.layouts) for u in own}
     elements = {node: 0 if node in route.summed else count for node, count in elements.items()}
     dense = isinstance(factor, Dense)
-    depths = [graph.nodes[u.node]._sequence_nr() for u in own] or [graph.output.grad_fn._sequence_nr()]
+    depths = [graph.depths[u.node] for u in own] or [graph.depths[0]]
     return Profile(
         name,
         sizes_of(factor),

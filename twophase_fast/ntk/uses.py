@@ -61,8 +61,8 @@ def find_uses(
     """
     names = {id(p): name for name, p in function.parameters.items()}
     slots: dict[tuple[Node, int, tuple[Node, int]], list[str]] = {}
-    for leaf in graph.nodes:
-        if leaf.name() == ACCUMULATE and id(leaf.variable) in names:
+    for leaf, name in zip(graph.nodes, graph.names):
+        if name == ACCUMULATE and id(leaf.variable) in names:
             for key in _frontier(graph, leaf, is_use, reached, check_derived):
                 slots.setdefault(key, []).append(names[id(leaf.variable)])
     uses: dict[Node, tuple[SlotSpec, ...]] = {}

@@ -9,7 +9,8 @@ answers with a *factor*: a compact form of the per-sample Jacobian rows of that 
 To support a new kind of node, add one file here with a function under `@rule("NodeName")` and one row in
 `twophase_fast._model_cases`. A node without a rule goes through `generic`, which is exact and slower.
 `backward` is the other half: nodes that pull the cotangents of all outputs back in one call, by the ops, where torch's
-engine would take them one at a time. A node it does not know goes through torch's engine.
+engine would take them one at a time. A node it does not know goes through torch's engine. `samples` says where a node's
+inputs keep the samples, given where its output does; where it does not know, the engine measures.
 
 What never enters this folder: modules, tiles, kernels of whole models.
 """
