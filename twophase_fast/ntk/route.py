@@ -13,6 +13,7 @@ from itertools import groupby
 
 from torch.autograd.graph import Node
 
+from twophase_fast import settings
 from twophase_fast.ntk.graph import Graph, Place
 from twophase_fast.ntk.uses import UseSpec
 from twophase_fast.rules import backward
@@ -155,12 +156,16 @@ def _ways(graph: Graph, index: int, relevant: Collection[int]) -> dict[int, Plac
 
 
 def _by_rule(graph: Graph, order: Sequence[int], ways: Ways) -> frozenset[int]:
-    """Return the nodes to run by rule: none where no cotangent goes through a costly one on the CPU."""
+    """Return the nodes to run by rule: none where no cotangent goes through a costly one on the CPU.
+
+    The ops that pull back have no Triton version, so that there are none either where Triton is asked for.
+    """
 
     def costly(indices: Iterable[int]) -> bool:
         return any(graph.nodes[index].name() in backward.COSTLY and ways[index] for index in indices)
 
-    if graph.output.device.type != "cpu" or not costly(order):
+    elsewhere = graph.output.device.type != "cpu" or settings.backend() == "triton"
+    if elsewhere or not costly(order):
         return frozenset()
     if not numbered(graph, [graph.nodes[index] for index in order]):
         return frozenset()
