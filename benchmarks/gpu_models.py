@@ -17,6 +17,7 @@ from benchmarks.accuracy import relative_error
 from benchmarks.gpu_items import Item, Note
 from benchmarks.gpu_measure import finish
 from benchmarks.gpu_networks import resnet18
+from benchmarks.gpu_rows import let_tf32
 from benchmarks.peers import torch_func
 from benchmarks.truth import naive_kernel
 from benchmarks.workloads import randomise
@@ -172,8 +173,7 @@ def _peer(
     device: torch.device,
 ) -> dict[str, Any]:
     """Return what torch.func takes for the same kernel (for a cross kernel: of both sides together)."""
-    if device.type == "cuda":  # what precision "highest" means; by default torch lets convolutions run in TF32
-        torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
+    let_tf32(False)  # as in precision "highest"; by default torch takes it for convolutions
     both = x if y is None else torch.cat([x, y])
     try:
         theirs = torch_func(model, both, row.output, row.chunk)

@@ -51,6 +51,12 @@ def rows(small: bool = False) -> Iterator[GpuRow]:
             yield _against_reference(work)
 
 
+def let_tf32(on: bool) -> None:
+    """Let the GPU's library take TF32 for float32 products and convolutions, in this process, from now on."""
+    torch.set_float32_matmul_precision("high" if on else "highest")
+    torch.backends.cudnn.conv.fp32_precision = "tf32" if on else "ieee"
+
+
 def _gram(n: int, p: int, dtype: torch.dtype, precision: str, bound: float | None) -> GpuRow:
     """The symmetric product against the GPU library's full product in the same precision class.
 
@@ -62,9 +68,9 @@ def _gram(n: int, p: int, dtype: torch.dtype, precision: str, bound: float | Non
         x = torch.randn(n, p, device=device, generator=torch.Generator(device).manual_seed(0)).to(dtype)
 
         def peer() -> torch.Tensor:
-            torch.backends.cuda.matmul.allow_tf32 = precision == "medium"  # a process of its own: nobody else minds
             return x @ x.mT
 
+        let_tf32(precision == "medium")
         return lambda: ops.gram(x, precision=precision, backend="triton"), peer, lambda: x.double() @ x.double().mT
 
     name = f"gram n={n} p={p} {str(dtype).removeprefix('torch.')} {precision}"
@@ -102,12 +108,12 @@ def _grouped(n: int, lengths: Sequence[int]) -> GpuRow:
             return ops.symmetrize_(ours, backend="triton")
 
         def peer() -> torch.Tensor:
-            torch.backends.cuda.matmul.allow_tf32 = False
             theirs.zero_()
             for x in xs:
                 theirs.addmm_(x, x.mT)
             return theirs
 
+        let_tf32(False)
         return run, peer, lambda: sum(x.double() @ x.double().mT for x in xs)
 
     work = float(sum(lengths)) * n

@@ -9,10 +9,10 @@ import torch
 from tqdm import tqdm
 
 from twophase_fast._pages import give_back
-from twophase_fast._types import UnsupportedModelError
 from twophase_fast.ntk.accumulate import Accumulator
 from twophase_fast.ntk.biases import merge_biases
 from twophase_fast.ntk.capture import AnyFactor, Section, capture_section
+from twophase_fast.ntk.checks import Checks, all_finite, require_finite
 from twophase_fast.ntk.inputs import Batch
 from twophase_fast.ntk.plan import Group
 from twophase_fast.ntk.probe import Structure
@@ -44,9 +44,16 @@ class Block:
         if not self._symmetric:
             sides.append((computation.columns, columns, computation.structures[-1]))
         self._sides = [_Side(batch, piece, structure) for batch, piece, structure in sides]
+        self._checks = Checks(computation.function.device)
 
     def kernels(self) -> dict[str, torch.Tensor]:
         """Return name -> kernel, under the empty name for the sum over parameters."""
+        kernels, checks = self.enqueue()
+        checks.settle()
+        return kernels
+
+    def enqueue(self) -> tuple[dict[str, torch.Tensor], Checks]:
+        """Return what `kernels` does, and what must be settled before it may be believed; waits for no GPU."""
         alone = None if self._all.per_parameter else self._accumulator()
         own: dict[str, Accumulator | LiftedAccumulator] = {}
         for chunk in self._plan.chunks:
@@ -57,11 +64,11 @@ class Block:
         with self._all.info.timed("gram"):
             if alone is None:
                 found = [name for name in own if name in self._all.info.methods]
-                return {name: check_finite(own[name].kernel(), name) for name in found}
+                kernels = {name: require_finite(self._checks, own[name].kernel(), name) for name in found}
+                return kernels, self._checks
             kernel = alone.kernel()
-        if not bool(torch.isfinite(kernel).all()):
-            self._all.name_culprit()
-        return {"": kernel}
+        self._checks.require(all_finite(kernel), self._all.name_culprit)
+        return {"": kernel}, self._checks
 
     def _accumulator(self) -> Accumulator | LiftedAccumulator:
         sizes = [side.size for side in self._sides]
@@ -116,6 +123,7 @@ class Block:
             readout=everything.readout,
             at_once=self._plan.at_once,
             take=taken,
+            checks=self._checks,
         )
         if group.keep is not None:
             side.waiting[index] = kept
@@ -182,17 +190,3 @@ def _assign(target: Any, rows: slice, columns: slice, block: torch.Tensor) -> No
 def pieces(size: int, step: int) -> list[slice]:
     """Return slices of at most `step` entries that cover `size`, in order."""
     return [slice(start, min(start + step, size)) for start in range(0, size, step)]
-
-
-def check_finite(tensor: torch.Tensor, name: str, where: str = "") -> torch.Tensor:
-    """Return `tensor`, or refuse it.
-
-    Raises:
-        UnsupportedModelError: It holds NaN or infinite entries.
-    """
-    if not bool(torch.isfinite(tensor).all()):
-        raise UnsupportedModelError(
-            f"the Jacobian of {name!r} has NaN or infinite entries{where}, so its kernel is not defined; look for a "
-            "square root or division at zero on the way to the output"
-        )
-    return tensor

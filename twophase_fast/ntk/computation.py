@@ -15,9 +15,10 @@ from twophase_fast._pages import economical, give_back, resident_bytes, room
 from twophase_fast._types import InputError, Precision, UnsupportedModelError
 from twophase_fast.ntk.accumulate import Accumulator
 from twophase_fast.ntk.biases import bias_partners
-from twophase_fast.ntk.block import Block, check_finite, pieces, place
+from twophase_fast.ntk.block import Block, pieces, place
 from twophase_fast.ntk.calibration import known_rates
 from twophase_fast.ntk.capture import capture
+from twophase_fast.ntk.checks import Checks, is_asynchronous, require_finite
 from twophase_fast.ntk.forward import Function
 from twophase_fast.ntk.inputs import Batch
 from twophase_fast.ntk.memory import DEFAULT_SHARE, free_bytes
@@ -155,14 +156,16 @@ class Computation:
         if self.readout is not None:
             identity = torch.eye(self.readout.matrix.shape[1], dtype=torch.float64)
             self.directions = torch.linalg.qr(self.readout.matrix)[1] if self.output == "trace" else identity
+        if self.directions is not None:
+            self.directions = self.directions.to(self.function.device)
         self._directions_count = outputs if self.directions is None else len(self.directions)
 
     def rows_of(self, chunk: slice) -> torch.Tensor:
         """Return the rows of a chunk of directions."""
         if self.directions is not None:
             return self.directions[chunk]
-        rows = torch.zeros(chunk.stop - chunk.start, self._outputs, dtype=torch.float64)
-        rows[torch.arange(len(rows)), torch.arange(chunk.start, chunk.stop)] = 1
+        rows = torch.zeros(chunk.stop - chunk.start, self._outputs, dtype=torch.float64, device=self.function.device)
+        rows.diagonal(chunk.start).fill_(1)
         return rows
 
     def kernels(self, *, progress: bool = False) -> dict[str, torch.Tensor]:
@@ -205,12 +208,13 @@ class Computation:
     def block(self, rows: slice, columns: slice, *, bar: tqdm | None = None) -> dict[str, torch.Tensor]:
         """Return name -> kernel between some of the rows and some of the columns."""
         economy = self.budget is not None or self.info.plan.peak_bytes > _LARGE
+        economy = economy and not is_asynchronous(self.function.device)  # it is the host's memory that is saved
         with tqdm(disable=True) as silent, economical(economy):
             return Block(self, rows, columns, silent if bar is None else bar).kernels()
 
     def keep_to_budget(self) -> None:
         """Return free memory to the system where a budget was given and most of it is in use."""
-        if self.budget is None:
+        if self.budget is None or is_asynchronous(self.function.device):
             return
         resident = resident_bytes()
         if resident is None or resident - (self._resident or 0) > _FULL * self.budget:
@@ -289,13 +293,15 @@ class Computation:
         Raises:
             UnsupportedModelError: Always; where every Jacobian is finite it says that their products overflow.
         """
+        checks = Checks(self.function.device)
         for label, batch in (("x1", self.left), ("x2", self.right)):
             for n in range(0 if batch is None else batch.size):
                 piece = batch.take(slice(n, n + 1))
                 structure = probe(self.function, piece)
                 total = torch.ones(1, structure.outputs, dtype=torch.float64)
                 for name, factor in capture(self.function, piece, structure, total).items():
-                    check_finite(factor.dense(), name, f" for sample {n} of {label}")
+                    require_finite(checks, factor.dense(), name, f" for sample {n} of {label}")
+                    checks.settle()
         raise UnsupportedModelError(
             "the kernel has NaN or infinite entries though every Jacobian is finite: their products overflow; rescale "
             "the outputs or use float64"

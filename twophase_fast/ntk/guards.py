@@ -8,7 +8,7 @@ switches) is restored, also after an exception.
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import numpy as np
@@ -77,7 +77,7 @@ def preserved(model: nn.Module, device: torch.device) -> Iterator[None]:
     python_state, numpy_state = random.getstate(), np.random.get_state()  # noqa: NPY002
     devices = [device] if device.type == "cuda" else []
     try:
-        with torch.random.fork_rng(devices=devices), _ieee_float32():
+        with torch.random.fork_rng(devices=devices), _switched(_switches(model, device)):
             yield
     finally:
         random.setstate(python_state)
@@ -95,6 +95,9 @@ def deterministic_forward(device: torch.device) -> Iterator[None]:
     Raises:
         UnsupportedModelError: The generator moved during the block.
     """
+    if device.type == "cuda" and torch.cuda.is_current_stream_capturing():
+        yield  # the generator may not be asked; the block ran before, outside of the graph
+        return
     before = _generator_state(device)
     yield
     if not torch.equal(before, _generator_state(device)):
@@ -127,10 +130,24 @@ def _precision_switches() -> list[tuple[object, str, object]]:
     return [(backends.cuda.matmul, "allow_tf32", False), (backends.cudnn, "allow_tf32", False)]
 
 
-@contextmanager
-def _ieee_float32() -> Iterator[None]:
-    """Force IEEE float32 in matmuls, convolutions and RNNs."""
+def _switches(model: nn.Module, device: torch.device) -> list[tuple[object, str, object]]:
+    """Return (owner, attribute, value) of everything of torch's that a kernel needs otherwise.
+
+    On a GPU cuDNN's algorithms must repeat to the bit: samples are told apart by that. Its RNNs have no backward in
+    evaluation mode, so that a model with one runs on torch's own.
+    """
     switches = _precision_switches()
+    if device.type == "cuda":
+        cudnn = torch.backends.cudnn
+        switches += [(cudnn, "deterministic", True), (cudnn, "benchmark", False)]
+        if any(isinstance(module, nn.RNNBase) for module in model.modules()):
+            switches.append((cudnn, "enabled", False))
+    return switches
+
+
+@contextmanager
+def _switched(switches: Sequence[tuple[object, str, object]]) -> Iterator[None]:
+    """Set attributes, and put them back."""
     saved = [getattr(owner, name) for owner, name, _ in switches]
     try:
         for owner, name, value in switches:
