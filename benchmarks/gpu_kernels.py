@@ -9,12 +9,10 @@ from typing import Any
 
 import torch
 from torch import nn
-from tqdm import tqdm
 
 from benchmarks.gpu_items import Note
 from benchmarks.gpu_measure import finish
 from twophase_fast._types import Precision
-from twophase_fast.ntk.block import Block
 from twophase_fast.ntk.computation import Computation
 from twophase_fast.ntk.forward import Function
 from twophase_fast.ntk.guards import preserved
@@ -83,20 +81,18 @@ def _longest(run: Callable[[], object]) -> dict[str, Any]:
 
 def _recorded(computation: Computation, rows: slice, columns: slice, device: torch.device) -> dict[str, Any]:
     """Record the block in a CUDA graph and time its replays, whose result must be that of the block."""
-    with tqdm(disable=True) as silent:
-        block = lambda: Block(computation, rows, columns, silent)  # noqa: E731
-        try:
-            stream = torch.cuda.Stream(device)
-            stream.wait_stream(torch.cuda.current_stream(device))
-            with torch.cuda.stream(stream):
-                expected = block().enqueue()[0][""].clone()
-            torch.cuda.current_stream(device).wait_stream(stream)
-            graph = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(graph, stream=stream):
-                kernels, checks = block().enqueue()
-            replayed = _median(graph.replay, device, REPLAYS)
-        except RuntimeError as error:
-            return {"graph_error": str(error).splitlines()[0]}
-        checks.settle()
+    try:
+        stream = torch.cuda.Stream(device)
+        stream.wait_stream(torch.cuda.current_stream(device))
+        with torch.cuda.stream(stream):
+            expected = computation.enqueue(rows, columns)[0][""].clone()
+        torch.cuda.current_stream(device).wait_stream(stream)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph, stream=stream):
+            kernels, checks = computation.enqueue(rows, columns)
+        replayed = _median(graph.replay, device, REPLAYS)
+    except RuntimeError as error:
+        return {"graph_error": str(error).splitlines()[0]}
+    checks.settle()
     same = torch.equal(kernels[""], expected)
     return {"graph_seconds": replayed} if same else {"graph_error": "a replay gave another kernel"}

@@ -44,31 +44,38 @@ class Block:
         if not self._symmetric:
             sides.append((computation.columns, columns, computation.structures[-1]))
         self._sides = [_Side(batch, piece, structure) for batch, piece, structure in sides]
-        self._checks = Checks(computation.function.device)
-
-    def kernels(self) -> dict[str, torch.Tensor]:
-        """Return name -> kernel, under the empty name for the sum over parameters."""
-        kernels, checks = self.enqueue()
-        checks.settle()
-        return kernels
+        self._checks, self._lanes = Checks(computation.function.device), computation.lanes()
 
     def enqueue(self) -> tuple[dict[str, torch.Tensor], Checks]:
-        """Return what `kernels` does, and what must be settled before it may be believed; waits for no GPU."""
-        alone = None if self._all.per_parameter else self._accumulator()
+        """Return name -> kernel, under the empty name for the sum over parameters, and what is required of values.
+
+        These checks must be settled before the kernels may be believed. Nothing here waits for a GPU, but where two
+        lanes would hold too many groups' factors.
+        """
+        with self._lanes.gram():
+            alone = None if self._all.per_parameter else self._accumulator()
         own: dict[str, Accumulator | LiftedAccumulator] = {}
         for chunk in self._plan.chunks:
             for position, group in enumerate(self._plan.groups):
-                for name in group.names:
-                    own[name] = alone or own.get(name) or self._accumulator()
+                with self._lanes.gram():
+                    for name in group.names:
+                        own[name] = alone or own.get(name) or self._accumulator()
                 self._add_group(position, chunk, own)
-        with self._all.info.timed("gram"):
-            if alone is None:
-                found = [name for name in own if name in self._all.info.methods]
-                kernels = {name: require_finite(self._checks, own[name].kernel(), name) for name in found}
-                return kernels, self._checks
-            kernel = alone.kernel()
+        with self._lanes.gram(), self._all.info.timed("gram"):
+            kernels = self._finished(alone, own)
+        self._lanes.join(kernels.values())
+        return kernels, self._checks
+
+    def _finished(
+        self, alone: Accumulator | LiftedAccumulator | None, own: dict[str, Accumulator | LiftedAccumulator]
+    ) -> dict[str, torch.Tensor]:
+        """Return name -> kernel, required to be finite."""
+        if alone is None:
+            found = [name for name in own if name in self._all.info.methods]
+            return {name: require_finite(self._checks, own[name].kernel(), name) for name in found}
+        kernel = alone.kernel()
         self._checks.require(all_finite(kernel), self._all.name_culprit)
-        return {"": kernel}, self._checks
+        return {"": kernel}
 
     def _accumulator(self) -> Accumulator | LiftedAccumulator:
         sizes = [side.size for side in self._sides]
@@ -77,10 +84,11 @@ class Block:
     def _add_group(self, position: int, chunk: slice, own: dict[str, Accumulator | LiftedAccumulator]) -> None:
         """Capture one group on both sides for some of the outputs and add its Gram blocks."""
         group, info = self._plan.groups[position], self._all.info
-        with info.timed("capture"):
+        with self._lanes.capture(), info.timed("capture"):
             shelves = [self._capture(side, group, chunk) for side in self._sides]
             give_back()
-        with info.timed("gram"):
+        made = (tensor for side in shelves for shelf in side.values() for tensor in shelf.tensors())
+        with self._lanes.gram(made), info.timed("gram"):
             for name in self._all.function.parameters:
                 if all(name in shelf for shelf in shelves):  # elsewhere its block is zero
                     own[name].select(chunk)

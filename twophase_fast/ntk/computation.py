@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -21,12 +20,14 @@ from twophase_fast.ntk.capture import capture
 from twophase_fast.ntk.checks import Checks, is_asynchronous, require_finite
 from twophase_fast.ntk.forward import Function
 from twophase_fast.ntk.inputs import Batch
+from twophase_fast.ntk.lanes import Lanes, OneLane, TwoLanes, driver_of
 from twophase_fast.ntk.memory import DEFAULT_SHARE, free_bytes
 from twophase_fast.ntk.plan import Group, Plan, Task
 from twophase_fast.ntk.planner import make_plan
 from twophase_fast.ntk.probe import Structure, probe
 from twophase_fast.ntk.program import Program, describe, widest_program
 from twophase_fast.ntk.readout import LiftedAccumulator, Readout, find_readout
+from twophase_fast.ntk.stopwatch import Stopwatch
 from twophase_fast.ntk.survey import Profile, can_batch, survey, widest
 from twophase_fast.ops._precision import precision_that_runs
 
@@ -46,6 +47,7 @@ class Info:
         seconds: Stage -> seconds: `probe`, `capture`, `gram`.
         methods: Parameter name -> method of its Gram block.
         looped: Why cotangents were pulled back one output at a time; empty if several at once.
+        watch: Measures `seconds`.
     """
 
     precision: Precision = "highest"
@@ -53,6 +55,7 @@ class Info:
     seconds: dict[str, float] = field(default_factory=lambda: {"probe": 0.0, "capture": 0.0, "gram": 0.0})
     methods: dict[str, str] = field(default_factory=dict)
     looped: str = ""
+    watch: Stopwatch = field(default_factory=lambda: Stopwatch(torch.device("cpu")), repr=False, compare=False)
 
     def include(self, part: Info) -> None:
         """Add the seconds of a part of the same computation; keep its plan."""
@@ -63,12 +66,13 @@ class Info:
 
     @contextmanager
     def timed(self, stage: str) -> Iterator[None]:
-        """Add the time spent inside to a stage."""
-        started = time.perf_counter()
-        try:
+        """Add the time spent inside to a stage (on a GPU: once `settle` was called)."""
+        with self.watch.timed(stage, self.seconds):
             yield
-        finally:
-            self.seconds[stage] += time.perf_counter() - started
+
+    def settle(self) -> None:
+        """Wait for the GPU's clocks and add what they say."""
+        self.watch.settle(self.seconds)
 
 
 class Computation:
@@ -110,6 +114,7 @@ class Computation:
         self.tile, self.budget, self.reserved, self.per_parameter = tile, budget, reserved, per_parameter
         self.side, self.shares = side, shares
         self.info, self._wanted = Info(running_precision(function, precision)), precision
+        self.info.watch = Stopwatch(function.device)
         self.readout: Readout | None = None
         self.directions = directions  # [K, C]; None stands for the identity
         self.partners: dict[str, str] = {}  # bias -> weight whose block carries it
@@ -139,6 +144,7 @@ class Computation:
                 raise InputError(f"x1 gives {counts[0]} outputs and x2 gives {counts[1]}; they must agree")
             self._choose_directions(counts[0])
             profiles, program = self._make_plan()
+        self.info.settle()
         if timer is not None and program is not None:
             self.info.plan = timer(self, profiles, program)
         with self.info.timed("probe"), economical(self.budget is not None):
@@ -185,17 +191,23 @@ class Computation:
                 for name in unused
             }
             kernels = {name: (kernels | zero)[name] for name in self.function.parameters}
+        self.info.settle()
         return kernels
 
     def _assembled(self, bar: tqdm) -> dict[str, torch.Tensor]:
         """Return the kernels put together from blocks."""
         whole: dict[str, torch.Tensor] = {}
+        pending: list[Checks] = []
         for rows, columns in self.blocks():
-            for name, block in self.block(rows, columns, bar=bar).items():
+            blocks, checks = self.enqueue(rows, columns, bar=bar)
+            pending.append(checks)
+            for name, block in blocks.items():
                 if name not in whole:
                     shape = (self.left.size, self.columns.size, *block.shape[2:])
                     whole[name] = room(shape, block.dtype, block.device).zero_()
                 place(whole[name], rows, columns, block, mirror=self.right is None and rows != columns)
+        for checks in pending:
+            checks.settle()
         return whole
 
     def blocks(self) -> Iterator[tuple[slice, slice]]:
@@ -207,10 +219,29 @@ class Computation:
 
     def block(self, rows: slice, columns: slice, *, bar: tqdm | None = None) -> dict[str, torch.Tensor]:
         """Return name -> kernel between some of the rows and some of the columns."""
+        kernels, checks = self.enqueue(rows, columns, bar=bar)
+        checks.settle()
+        return kernels
+
+    def enqueue(
+        self, rows: slice, columns: slice, *, bar: tqdm | None = None
+    ) -> tuple[dict[str, torch.Tensor], Checks]:
+        """Return what `block` does, and what must be settled before it may be believed; waits for no GPU."""
         economy = self.budget is not None or self.info.plan.peak_bytes > _LARGE
         economy = economy and not is_asynchronous(self.function.device)  # it is the host's memory that is saved
         with tqdm(disable=True) as silent, economical(economy):
-            return Block(self, rows, columns, silent if bar is None else bar).kernels()
+            return Block(self, rows, columns, silent if bar is None else bar).enqueue()
+
+    def lanes(self) -> Lanes:
+        """Return where captures and Gram blocks of one block run.
+
+        At the same time if there are several groups, on a GPU, unless the user's budget holds no two of them.
+        """
+        plan, device = self.info.plan, self.function.device
+        several = len(plan.groups) * len(plan.chunks) > 1
+        if several and self.budget is None and is_asynchronous(device):
+            return TwoLanes(driver_of(device))
+        return OneLane()
 
     def keep_to_budget(self) -> None:
         """Return free memory to the system where a budget was given and most of it is in use."""
