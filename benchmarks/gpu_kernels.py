@@ -18,6 +18,7 @@ from twophase_fast.ntk.forward import Function
 from twophase_fast.ntk.guards import preserved
 from twophase_fast.ntk.inputs import make_batch
 from twophase_fast.ntk.parameters import select_parameters
+from twophase_fast.ops._triton.tables import as_if_recorded
 
 ROUNDS, REPLAYS = 7, 20
 LISTED = 15
@@ -68,11 +69,14 @@ def _median(run: Callable[[], object], device: torch.device, rounds: int) -> flo
 
 
 def _longest(run: Callable[[], object]) -> dict[str, Any]:
-    """Return where the GPU's time goes: kernel, milliseconds and calls."""
+    """Return where the GPU's time goes: kernel, milliseconds and calls; or why the profiler does not tell."""
     activities = [torch.profiler.ProfilerActivity.CPU, torch.profiler.ProfilerActivity.CUDA]
-    with torch.profiler.profile(activities=activities) as profile:
-        run()
-        torch.cuda.synchronize()
+    try:
+        with torch.profiler.profile(activities=activities) as profile:
+            run()
+            torch.cuda.synchronize()
+    except RuntimeError as error:
+        return {"profile_error": (str(error) or type(error).__name__).splitlines()[0]}
     events = [e for e in profile.key_averages() if e.device_type == torch.autograd.DeviceType.CUDA]
     events.sort(key=lambda e: -e.self_device_time_total)
     listed = [[e.key[:120], round(e.self_device_time_total / 1e3, 4), e.count] for e in events[:LISTED]]
@@ -84,15 +88,15 @@ def _recorded(computation: Computation, rows: slice, columns: slice, device: tor
     try:
         stream = torch.cuda.Stream(device)
         stream.wait_stream(torch.cuda.current_stream(device))
-        with torch.cuda.stream(stream):
+        with torch.cuda.stream(stream), as_if_recorded():
             expected = computation.enqueue(rows, columns)[0][""].clone()
         torch.cuda.current_stream(device).wait_stream(stream)
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph, stream=stream):
             kernels, checks = computation.enqueue(rows, columns)
         replayed = _median(graph.replay, device, REPLAYS)
-    except RuntimeError as error:
-        return {"graph_error": str(error).splitlines()[0]}
+    except Exception as error:  # whatever cannot be recorded: the other figures stand
+        return {"graph_error": f"{type(error).__name__}: {error}".splitlines()[0]}
     checks.settle()
     same = torch.equal(kernels[""], expected)
     return {"graph_seconds": replayed} if same else {"graph_error": "a replay gave another kernel"}

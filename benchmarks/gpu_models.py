@@ -25,6 +25,7 @@ from twophase_fast import zoo
 
 BOUNDS = {"highest": 1e-4, "high": 2e-5, "medium": 4e-3}
 """Largest error of a kernel against float64: of the contractions and of the model's own float32 pass."""
+PRECISIONS = ("high", "highest", "medium")
 PAPER_PAIRS = 60_000 * 50_000
 ROUNDS = 5
 
@@ -42,7 +43,6 @@ class ModelRow:
         target: Seconds to stay under, plan warm; None: only compared.
         chunk: Samples at a time of torch.func, or None for all; 0: torch.func is not tried.
         checked: Samples whose entries are compared with float64.
-        precisions: Precisions that are timed.
         extrapolates: Whether the time of this block is extrapolated to `PAPER_PAIRS` pairs.
     """
 
@@ -52,7 +52,6 @@ class ModelRow:
     target: float | None = None
     chunk: int | None = None
     checked: int = 3
-    precisions: tuple[str, ...] = ("high", "highest", "medium")
     extrapolates: bool = False
 
 
@@ -101,11 +100,10 @@ def _model(factory: Callable[[], nn.Module], samples: int, *shape: int, sides: i
 
 
 def items(device: torch.device, small: bool = False) -> Iterator[Item]:
-    """Yield the calibration, then one item per row and precision, the peer with the first."""
+    """Yield the calibration, then one item per precision and row, the peer with the first precision."""
     yield Item("calibrate", lambda note: _calibrated(device, small))
-    for row in rows(small):
-        for k, precision in enumerate(row.precisions):
-            yield _item(row, precision, device, peer=k == 0 and row.chunk != 0)
+    for k, precision in enumerate(PRECISIONS):
+        yield from (_item(row, precision, device, peer=k == 0 and row.chunk != 0) for row in rows(small))
 
 
 def _item(row: ModelRow, precision: str, device: torch.device, *, peer: bool) -> Item:

@@ -26,7 +26,7 @@ LAST_LINES = 6  # of a traceback
 def main(arguments: list[str]) -> int:
     """Run a stage's items; returns the exit code."""
     asked = _parser().parse_args(arguments)
-    device = torch.device(asked.device)
+    device = torch.device("cuda", torch.cuda.current_device()) if asked.device == "cuda" else torch.device(asked.device)
     part, parts = (int(number) for number in asked.part.split("/"))
     for index, item in enumerate(stage(asked.stage, device, asked.small)):
         if index < asked.first or index % parts != part:

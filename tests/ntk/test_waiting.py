@@ -11,6 +11,8 @@ from tests.ntk.pretend import DEVICE, Pretend, PretendDevice, WaitedError, move_
 from twophase_fast._model_cases import MODEL_CASES
 from twophase_fast._types import InputError, UnsupportedModelError
 from twophase_fast.ntk import block, checks, computation
+from twophase_fast.ntk.forward import Function
+from twophase_fast.ntk.inputs import Batch
 from twophase_fast.ntk.plan import Group
 
 
@@ -133,3 +135,23 @@ def test_samples_that_others_change_are_found_in_the_end():
 
     with pytest.raises(UnsupportedModelError, match="coupled through the batch"):
         tp.entk(move_(Coupled()), moved(torch.ones(8, 5)))
+
+
+def test_a_gpu_takes_larger_tiles(monkeypatch):
+    model, inputs, _ = MODEL_CASES["small_cnn"]()
+    many = inputs.repeat(300, 1, 1, 1)[:700]
+
+    def tile(model, x):
+        asked = computation.Computation(function_of(model), batch_of(x), None, "trace", None, 2**33)
+        return asked.prepare().tile
+
+    assert tile(model, many) <= 256
+    assert tile(move_(model), moved(many)) == 700
+
+
+def function_of(model):
+    return Function(model, None, dict(model.named_parameters()))
+
+
+def batch_of(x):
+    return Batch(x, None, len(x))

@@ -303,6 +303,7 @@ class Computation:
             kernels=len(self.function.parameters) if self.per_parameter else 1,
             reserved=self.reserved,
             shares=self.shares,
+            asynchronous=is_asynchronous(self.function.device),
         )
 
     def accumulator(self, rows: int, columns: int | None) -> Accumulator | LiftedAccumulator:

@@ -18,23 +18,45 @@ from twophase_fast.ntk.plan import MIB, Group, Plan, Task
 from twophase_fast.ntk.program import Cut, Program
 from twophase_fast.ntk.survey import Profile
 
-_TILES = (256, 128, 64, 32, 16, 8, 4, 2)
+_TILES = (2048, 1024, 512, 256, 128, 64, 32, 16, 8, 4, 2)
 _CHUNKS = (1024, 512, 256, 128, 64, 32, 16, 8, 4, 2, 1)
 _AT_ONCE = (16, 4)  # outputs in one batched pull-back
-_SLICE_BYTES = 256 * MIB
-_TRANSIENT_BYTES = 512 * MIB  # of one tile; larger ones are no faster
 _LIBRARY_BYTES = 16 * MIB  # work areas of the kernels, of BLAS and of the threads
 _USABLE = 0.92  # of a budget: predictions are not exact
 _FRAGMENTS = 1.06  # what the allocator holds, relative to what was asked for
 _FLOWING = 2  # tensors of the largest size alive while cotangents flow
 
-# Only the choice among plans rests on these; `timing` measures what `Plan.seconds` says.
-_NODE_SECONDS = 15e-6  # fixed cost of one node in a pull-back
-_WEIGHT_BYTES_PER_SECOND = 1e10  # weights are read once per call
-_BATCHED_NODES = 4.0  # the same under a batched call or by rule, relatively
-_BYTES_PER_SECOND = 2.5e9  # activations pulled back
-_FLOPS_PER_SECOND = 1e11
 _FORWARD = 0.7  # one forward pass relative to one pull-back of one output
+
+
+@dataclass(frozen=True)
+class _Machine:
+    """What the choice among plans rests on; `timing` measures what `Plan.seconds` says.
+
+    Attributes:
+        tile: Samples of one forward pass, at most.
+        transient_bytes: Of one tile; larger ones are no faster.
+        slice_bytes: Of materialised Jacobians at a time.
+        node_seconds: Fixed cost of one node in a pull-back.
+        batched_nodes: The same under a batched call or by rule, relatively.
+        weight_rate: Bytes per second of weights, which are read once per call.
+        rate: Bytes per second of activations that are pulled back.
+        flops: Per second.
+    """
+
+    tile: int
+    transient_bytes: int
+    slice_bytes: int
+    node_seconds: float
+    batched_nodes: float
+    weight_rate: float
+    rate: float
+    flops: float
+
+
+_CPU = _Machine(256, 512 * MIB, 256 * MIB, 15e-6, 4.0, 1e10, 2.5e9, 1e11)
+_GPU = _Machine(2048, 8192 * MIB, 1024 * MIB, 12e-6, 2.0, 1e12, 1e12, 2e13)
+"""Rough rates of a data-centre GPU, from data sheets; not measured."""
 
 
 @dataclass(frozen=True)
@@ -81,7 +103,8 @@ class Sizer:
         self.profiles, self.task, self.program, self.budget = list(profiles), task, program, budget
         self.batched, self.rates, self.carried = batched, rates, carried
         self._bytes: dict[int, list[_Bytes]] = {}
-        self.slice_bytes = min(_SLICE_BYTES, max(budget // 6, 1))
+        self.machine = _GPU if task.asynchronous else _CPU
+        self.slice_bytes = min(self.machine.slice_bytes, max(budget // 6, 1))
 
     def best(self, tile: int | None, like: Plan | None = None) -> tuple[Plan | None, float]:
         """Return the fastest plan that fits (with as many outputs at a time as `like`), and its predicted time."""
@@ -96,7 +119,7 @@ class Sizer:
 
     def _shapes(self, tile: int | None) -> list[_Shape]:
         largest = max(self.task.rows, self.task.columns or 0)
-        tiles = [tile] if tile else [t for t in (largest, *_TILES) if t <= min(largest, _TILES[0])] or [largest]
+        tiles = [tile] if tile else [t for t in (largest, *_TILES) if t <= min(largest, self.machine.tile)] or [largest]
         classes = self.task.classes
         chunks = [classes, *(c for c in _CHUNKS if c < classes and self.task.output != "full")]
         most = [classes] if self.program.by_rule else []
@@ -201,17 +224,17 @@ class Sizer:
 
     def seconds(self, groups: Sequence[Group], shape: _Shape) -> float:
         """Return a rough time for forwards and pull-backs, good enough to compare plans."""
-        task, program = self.task, self.program
+        task, program, machine = self.task, self.program, self.machine
         chunks = -(-task.classes // shape.chunk)
         tiles = sum(-(-side // shape.tile) for side in (task.rows, task.columns or 0))
         calls = tiles * chunks * -(-shape.chunk // shape.at_once)
         flops = sum(2.0 * p.sizes.positions * p.sizes.elements for p in self.profiles if p.sizes.kind != "lookup")
-        once = program.saved_bytes / _BYTES_PER_SECOND + flops / _FLOPS_PER_SECOND
+        once = program.saved_bytes / machine.rate + flops / machine.flops
         doubled = 2.0 if shape.tile == 1 and task.samples > 1 else 1.0
         weights = task.itemsize * sum(p.sizes.elements for p in self.profiles if p.sizes.kind != "lookup")
-        node = _NODE_SECONDS * program.nodes + weights / _WEIGHT_BYTES_PER_SECOND
+        node = machine.node_seconds * program.nodes + weights / machine.weight_rate
         forward = tiles * chunks * node + task.samples * chunks * once * _FORWARD
-        slower = _BATCHED_NODES if shape.at_once > 1 or program.by_rule else 1.0
+        slower = machine.batched_nodes if shape.at_once > 1 or program.by_rule else 1.0
         pull = calls * node * slower + task.samples * task.classes * once
         return doubled * sum(forward + group.share * pull for group in groups)
 
@@ -280,5 +303,5 @@ class _Meter:
 
     def fits(self, start: Cut | None, keep: Cut | None) -> bool:
         """Whether the group fits, with a tile that is not wastefully large."""
-        small = self._shape.tile <= 2 or self.transient <= _TRANSIENT_BYTES
+        small = self._shape.tile <= 2 or self.transient <= self._sizer.machine.transient_bytes
         return small and self.peak(start, keep) <= _USABLE * self._sizer.budget

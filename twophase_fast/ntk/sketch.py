@@ -23,6 +23,7 @@ from tqdm import tqdm
 from twophase_fast import ops
 from twophase_fast._types import InputError, UnsupportedModelError
 from twophase_fast.ntk.capture import Section, capture_section
+from twophase_fast.ntk.checks import is_asynchronous
 from twophase_fast.ntk.computation import Computation
 from twophase_fast.ntk.forward import Function
 from twophase_fast.ntk.inputs import Batch
@@ -103,7 +104,8 @@ class SketchedKernel:
     @property
     def _task(self) -> Task:
         rows, columns = self.left.size, None if self.right is None else self.right.size
-        task = Task(rows, columns, len(self._rows), self._form, self.function.dtype.itemsize, kernels=5)
+        options = {"kernels": 5, "asynchronous": is_asynchronous(self.function.device)}
+        task = Task(rows, columns, len(self._rows), self._form, self.function.dtype.itemsize, **options)
         cell = 3 * CELL * task.itemsize
         return replace(task, reserved=task.samples * task.classes * self.directions * task.itemsize + cell)
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import lru_cache
 
 import torch
 
 _KEPT = 64
+_as_if: ContextVar[bool] = ContextVar("as_if_recorded", default=False)
 
 
 def table(values: Sequence[int], device: torch.device) -> torch.Tensor:
@@ -26,7 +29,17 @@ def current_stream(device: torch.device) -> int:
 
 def is_recorded(device: torch.device) -> bool:
     """Return whether work on a device goes to a CUDA graph, which would read a new table's memory again at any time."""
-    return device.type == "cuda" and torch.cuda.is_current_stream_capturing()
+    return _as_if.get() or (device.type == "cuda" and torch.cuda.is_current_stream_capturing())
+
+
+@contextmanager
+def as_if_recorded() -> Iterator[None]:
+    """Launch inside what a CUDA graph would record: a rehearsal compiles everything before."""
+    token = _as_if.set(True)
+    try:
+        yield
+    finally:
+        _as_if.reset(token)
 
 
 @lru_cache(maxsize=_KEPT)
