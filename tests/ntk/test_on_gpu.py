@@ -3,14 +3,22 @@
 `tests/ops/triton/test_on_gpu.py` has the ops and every model; `make gpu-check` runs both.
 """
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import nn
 from torch.utils import _pytree as pytree
 
 import twophase_fast as tp
+from twophase_fast import zoo
 from twophase_fast._model_cases import MODEL_CASES
-from twophase_fast.ntk import block
+from twophase_fast.ntk import block, computation, stream
+from twophase_fast.ntk.forward import Function
+from twophase_fast.ntk.guards import preserved
+from twophase_fast.ntk.inputs import Batch
+from twophase_fast.ntk.plan import Group
+from twophase_fast.ops._triton.tables import as_if_recorded
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no GPU")
 WAIT_THEMSELVES = ("weight_indexed", "flipped_samples_inside", "routed_experts")
@@ -61,7 +69,7 @@ def test_a_block_does_not_wait(name, monkeypatch):
 def test_every_output_of_two_sides_in_tiles(name, output):
     model, inputs, options = MODEL_CASES[name]()
     expected = on_cpu(model, inputs, inputs[:3].flip(0), output=output, **options)
-    kernel = tp.entk(model.cuda(), gpu(inputs), gpu(inputs[:3].flip(0)), output=output, tile=2, **options)
+    kernel = tp.entk(model.cuda(), gpu(inputs), gpu(inputs[:3].flip(0)), output=output, tile=2, **gpu(options))
     assert error(kernel, expected) < 1e-10
 
 
@@ -90,13 +98,56 @@ def test_parameters_apart_add_up():
 
 
 @pytest.mark.parametrize("cross", [False, True])
-def test_streamed_to_the_host_in_blocks(cross):
+def test_streamed_to_the_host_in_blocks(cross, monkeypatch):
+    budget = 200_000_000
+    monkeypatch.setattr(stream, "_KERNEL_SHARE", 16 * 16 * 8 / budget)  # blocks of 16 samples a side
     model, x, y = network().double(), images(50).double(), images(30).double() if cross else None
     expected = on_cpu(model, x, y, output="trace")
     out = torch.full(expected.shape, torch.nan, dtype=torch.float64)
-    info = tp.entk(model.cuda(), gpu(x), gpu(y), output="trace", out=out, memory_budget="200 MB", return_info=True)[1]
-    assert info.plan.blocks >= 1
+    info = tp.entk(model.cuda(), gpu(x), gpu(y), output="trace", out=out, memory_budget=budget, return_info=True)[1]
+    assert info.plan.blocks == (4 * 2 if cross else 4 * 5 // 2)
     assert error(out, expected) < 1e-10
+
+
+@pytest.mark.parametrize("output", ["full", "trace"])
+def test_two_lanes_give_the_same_bits_every_time(output, monkeypatch):
+    model, x = zoo.resnet20(width=8).eval().cuda(), torch.randn(48, 3, 32, 32).cuda()
+    one = tp.entk(model, x, output=output, tile=16)
+    make_plan = computation.make_plan
+
+    def in_groups(*given, **options):
+        plan = make_plan(*given, **options)
+        names = [name for group in plan.groups for name in group.names]
+        return replace(plan, groups=tuple(Group(tuple(names[k::6])) for k in range(6)))
+
+    monkeypatch.setattr(computation, "make_plan", in_groups)
+    first, info = tp.entk(model, x, output=output, tile=16, return_info=True)
+    assert error(first, one.cpu()) < 1e-5
+    assert min(info.seconds.values()) > 0
+    for _ in range(8):
+        assert torch.equal(tp.entk(model, x, output=output, tile=16), first)
+
+
+def test_a_block_may_be_recorded_in_a_graph():
+    model, x = network().cuda(), gpu(images(16))
+    function = Function(model, None, dict(model.named_parameters()))
+    with preserved(model, function.device):
+        asked = computation.Computation(function, Batch(x, None, len(x)), None, "full", None, None)
+        asked.prepare()
+        rows, columns = next(asked.blocks())
+        lane = torch.cuda.Stream()
+        lane.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(lane), as_if_recorded():
+            expected = asked.enqueue(rows, columns)[0][""].clone()
+        torch.cuda.current_stream().wait_stream(lane)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph, stream=lane):
+            kernels, checks = asked.enqueue(rows, columns)
+        for _ in range(3):
+            kernels[""].fill_(torch.nan)
+            graph.replay()
+            checks.settle()
+            assert torch.equal(kernels[""], expected)
 
 
 def test_an_estimate_and_an_operator():
