@@ -54,6 +54,25 @@ def _assert_same(a, b):
             assert a[key] == b[key], key
 
 
+def test_older_and_newer_precision_switches_agree_inside():
+    seen = []
+
+    def read(y):
+        seen.append((torch.get_float32_matmul_precision(), torch.backends.cuda.matmul.allow_tf32))
+        return y
+
+    torch.set_float32_matmul_precision("high")
+    before = torch.backends.cuda.matmul.fp32_precision, torch.backends.mkldnn.matmul.fp32_precision
+    try:
+        tp.entk(nn.Linear(5, 3), torch.ones(2, 5), output_fn=read)
+        assert set(seen) == {("highest", False)}
+        assert torch.get_float32_matmul_precision() == "high"
+        assert (torch.backends.cuda.matmul.fp32_precision, torch.backends.mkldnn.matmul.fp32_precision) == before
+        assert torch.backends.cuda.matmul.allow_tf32
+    finally:
+        torch.set_float32_matmul_precision("highest")
+
+
 def _model():
     model = nn.Sequential(nn.Linear(5, 5), nn.BatchNorm1d(5).eval(), nn.ReLU(inplace=True), Counting())
     model[0].weight.grad = torch.full((5, 5), 7.0)

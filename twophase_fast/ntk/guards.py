@@ -77,7 +77,7 @@ def preserved(model: nn.Module, device: torch.device) -> Iterator[None]:
     python_state, numpy_state = random.getstate(), np.random.get_state()  # noqa: NPY002
     devices = [device] if device.type == "cuda" else []
     try:
-        with torch.random.fork_rng(devices=devices), _switched(_switches(model, device)):
+        with torch.random.fork_rng(devices=devices), _highest_products(), _switched(_switches(model, device)):
             yield
     finally:
         random.setstate(python_state)
@@ -143,6 +143,27 @@ def _switches(model: nn.Module, device: torch.device) -> list[tuple[object, str,
         if any(isinstance(module, nn.RNNBase) for module in model.modules()):
             switches.append((cudnn, "enabled", False))
     return switches
+
+
+@contextmanager
+def _highest_products() -> Iterator[None]:
+    """Set torch's older switch of float32 products to "highest".
+
+    Where it says otherwise than the newer switches, which are set next, torch's products on a GPU raise.
+    """
+    try:
+        before = torch.get_float32_matmul_precision()
+    except RuntimeError:  # only the newer switches were set, and the older one has no say
+        yield
+        return
+    if before == "highest":
+        yield
+        return
+    torch.set_float32_matmul_precision("highest")
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)
 
 
 @contextmanager
