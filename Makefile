@@ -4,7 +4,7 @@
 #   make test-full   also the long acceptance runs (up to 60 minutes)
 #   make bench       time and peak memory against the peers, written to benchmarks/results/
 #   make bench-peers an environment of its own for neural-tangents, which make bench then also times
-#   make gpu-check   on a machine with a GPU: force the Triton backend in the tests, time it, write benchmarks/results/
+#   make gpu-check   on a machine with a GPU: check and time the Triton backend, write benchmarks/results/<gpu>.json
 #   make lint        ruff, import layers, clang-format
 #   make format      rewrite the sources in the project's style
 #   make clean       remove builds and environments
@@ -67,7 +67,7 @@ bench: .venv/.bench
 bench-peers: .venv-peers/.ready
 
 gpu-check:
-	$(GPU_PYTHON) -m benchmarks.gpu
+	PYTHONUNBUFFERED=1 $(GPU_PYTHON) -m benchmarks.gpu
 
 lint: .venv/.dev
 	$(BIN)/ruff check --quiet .

@@ -17,7 +17,7 @@ def naive_kernel(model: nn.Module, x: torch.Tensor, output: str) -> torch.Tensor
     parameters = [p for p in model.parameters() if p.requires_grad]
     outputs = model(x[:1]).shape[1]
     rows = len(x) * outputs
-    matrix = torch.zeros(rows, rows, dtype=torch.float64)
+    matrix = torch.zeros(rows, rows, dtype=torch.float64, device=x.device)
     for group in _groups(parameters, GROUP_BYTES // (8 * rows)):
         jacobian = torch.stack([row for sample in x for row in _jacobian_rows(model, sample, group, outputs)])
         matrix += jacobian @ jacobian.T

@@ -666,7 +666,7 @@ def flipped_samples_inside():
 def routed_experts():
     def run(s, x):
         choice = s.r(x).argmax(1)
-        out = torch.zeros(x.shape[0], 3, dtype=x.dtype)
+        out = x.new_zeros(x.shape[0], 3)
         for k, expert in enumerate((s.e0, s.e1)):
             rows = (choice == k).nonzero().squeeze(1)
             out = out.index_add(0, rows, expert(x[rows]))

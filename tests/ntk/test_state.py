@@ -9,7 +9,7 @@ from torch import nn
 
 import twophase_fast as tp
 from twophase_fast._types import InputError, UnsupportedModelError
-from twophase_fast.ntk.guards import all_finite
+from twophase_fast.ntk.checks import all_finite
 
 
 def x(*shape):
@@ -53,6 +53,25 @@ def _assert_same(a, b):
             assert (a[key] == b[key]).all(), key
         else:
             assert a[key] == b[key], key
+
+
+def test_older_and_newer_precision_switches_agree_inside():
+    seen = []
+
+    def read(y):
+        seen.append((torch.get_float32_matmul_precision(), torch.backends.cuda.matmul.allow_tf32))
+        return y
+
+    torch.set_float32_matmul_precision("high")
+    before = torch.backends.cuda.matmul.fp32_precision, torch.backends.mkldnn.matmul.fp32_precision
+    try:
+        tp.entk(nn.Linear(5, 3), torch.ones(2, 5), output_fn=read)
+        assert set(seen) == {("highest", False)}
+        assert torch.get_float32_matmul_precision() == "high"
+        assert (torch.backends.cuda.matmul.fp32_precision, torch.backends.mkldnn.matmul.fp32_precision) == before
+        assert torch.backends.cuda.matmul.allow_tf32
+    finally:
+        torch.set_float32_matmul_precision("highest")
 
 
 def _model():
@@ -104,4 +123,4 @@ def test_parameter_hooks_do_not_fire():
 @pytest.mark.parametrize("infinite", [(), (float("inf"), -float("inf"))])
 def test_all_finite(values, finite, infinite):
     tensor = torch.tensor([*values, *infinite], requires_grad=True)
-    assert all_finite(tensor) == (finite and not infinite)
+    assert bool(all_finite(tensor)) == (finite and not infinite)

@@ -61,7 +61,7 @@ def test_cut_off_and_resumed(tmp_path, monkeypatch, kind):
     model, expected = net(), tp.entk(net(), x(8), output="trace").numpy()
     out = _targets(tmp_path)[kind]
     calls = []
-    block = computation.Computation.block
+    block = computation.Computation.enqueue
 
     def failing(self, rows, columns, **options):
         calls.append(self)
@@ -69,7 +69,7 @@ def test_cut_off_and_resumed(tmp_path, monkeypatch, kind):
             raise KeyboardInterrupt
         return block(self, rows, columns, **options)
 
-    monkeypatch.setattr(computation.Computation, "block", failing)
+    monkeypatch.setattr(computation.Computation, "enqueue", failing)
     with pytest.raises(KeyboardInterrupt):
         tp.entk(model, x(8), output="trace", out=out, memory_budget=budget("trace"))
     tp.entk(model, x(8), output="trace", out=out, memory_budget=budget("trace"))

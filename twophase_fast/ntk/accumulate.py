@@ -8,6 +8,9 @@
 
 A symmetric kernel is accumulated in its upper triangle only and mirrored once at the end. Materialised Jacobians are
 made in slices of output channels, so that no more than `slice_bytes` of them exist at a time.
+
+On a CPU a slice's product is added at once, and narrow Jacobians are joined for one product. Small products leave a GPU
+idle: there slices and Jacobians wait, up to `slice_bytes` of them, and are added in one launch (`grouped_gram_`).
 """
 
 from __future__ import annotations
@@ -18,6 +21,7 @@ from twophase_fast import ops
 from twophase_fast._pages import room
 from twophase_fast._types import Precision
 from twophase_fast.ntk.cost import PACKED_WIDTH, Method
+from twophase_fast.ops._grouping import adds_together
 from twophase_fast.rules.factors import Conv, Dense, Factor, Lookup, Outer, Tiled
 
 
@@ -57,6 +61,7 @@ class Accumulator:
         }
         self._sum = torch.zeros(shapes[output], dtype=dtype, device=device)
         self._packed: list[tuple[torch.Tensor, torch.Tensor | None]] = []
+        self._together = adds_together(self._sum, precision)
         self._places: dict[int, torch.Tensor] = {}
         self._chunk = slice(0, outputs)
 
@@ -101,32 +106,43 @@ class Accumulator:
         """Materialise slices of channels, each in the place of the one before, and add their products."""
         sides = [left] if right is None else [left, right]
         for piece in left.channel_slices(self.slice_bytes):
-            self._add_jacobian(
-                *[side.jacobian_slice(piece, self._place(k, piece, side)) for k, side in enumerate(sides)]
-            )
+            if self._together:
+                self._make_room(left.slice_elements(piece) * left.operand.element_size())
+            jacobians = [side.jacobian_slice(piece, self._place(k, piece, side)) for k, side in enumerate(sides)]
+            if self._together:
+                self._packed.append((jacobians[0], jacobians[1] if len(sides) > 1 else None))
+            else:
+                self._add_jacobian(*jacobians)
 
     def _place(self, side: int, piece: slice, factor: Outer | Tiled | Conv) -> torch.Tensor:
-        """Return memory for a slice of a side's Jacobian, which is used again for the next one."""
+        """Return memory for a slice of a side's Jacobian, which is used again for the next one unless slices wait."""
         wanted, like = factor.slice_elements(piece), factor.operand
+        if self._together:
+            return room((wanted,), like.dtype, like.device)
         if side not in self._places or self._places[side].numel() < wanted:
             self._places.pop(side, None)
             self._places[side] = room((wanted,), like.dtype, like.device)
         return self._places[side]
 
     def _add_dense(self, left: Dense, right: Dense | None) -> None:
-        """Collect narrow Jacobians (biases, norms) for one product; add wide ones at once."""
+        """Collect narrow Jacobians (biases, norms) for one product; add wide ones at once, unless all wait."""
         pair = left.rows(), None if right is None else right.rows()
+        if self._together:
+            self._make_room(pair[0].numel() * pair[0].element_size())
+            self._packed.append(pair)
+            return
         if pair[0].shape[2] > PACKED_WIDTH:
             self._add_jacobian(*pair)
             return
-        if self._packed and self._packed_bytes(pair[0]) > self.slice_bytes:
-            self._add_packed()
+        self._make_room(pair[0].numel() * pair[0].element_size())
         self._packed.append(pair)
         if sum(j.shape[2] for j, _ in self._packed) > PACKED_WIDTH:
             self._add_packed()
 
-    def _packed_bytes(self, more: torch.Tensor) -> int:
-        return sum(j.numel() * j.element_size() for j in (more, *(j for j, _ in self._packed)))
+    def _make_room(self, more: int) -> None:
+        """Add what was collected, if it takes more than `slice_bytes` together with so many bytes more."""
+        if self._packed and more + sum(j.numel() * j.element_size() for j, _ in self._packed) > self.slice_bytes:
+            self._add_packed()
 
     def flush(self) -> None:
         """Add the narrow Jacobians collected so far, and let go of the memory of slices."""
@@ -138,6 +154,10 @@ class Accumulator:
             return
         pairs = self._packed.copy()
         self._packed.clear()
+        if self._together:
+            xs, ys = [self._operand(j) for j, _ in pairs], [self._operand(j) for _, j in pairs if j is not None]
+            ops.grouped_gram_(self._target(), xs, ys or None, precision=self.precision)
+            return
         if len(pairs) == 1:
             self._add_jacobian(*pairs[0])
             return

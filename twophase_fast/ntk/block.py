@@ -9,11 +9,10 @@ import torch
 from tqdm import tqdm
 
 from twophase_fast._pages import give_back
-from twophase_fast._types import UnsupportedModelError
 from twophase_fast.ntk.accumulate import Accumulator
 from twophase_fast.ntk.biases import merge_biases
 from twophase_fast.ntk.capture import AnyFactor, Section, capture_section
-from twophase_fast.ntk.guards import all_finite
+from twophase_fast.ntk.checks import Checks, all_finite, require_finite
 from twophase_fast.ntk.inputs import Batch
 from twophase_fast.ntk.plan import Group
 from twophase_fast.ntk.probe import Structure
@@ -45,23 +44,37 @@ class Block:
         if not self._symmetric:
             sides.append((computation.columns, columns, computation.structures[-1]))
         self._sides = [_Side(batch, piece, structure) for batch, piece, structure in sides]
+        self._checks, self._lanes = Checks(computation.function.device), computation.lanes()
 
-    def kernels(self) -> dict[str, torch.Tensor]:
-        """Return name -> kernel, under the empty name for the sum over parameters."""
-        alone = None if self._all.per_parameter else self._accumulator()
+    def enqueue(self) -> tuple[dict[str, torch.Tensor], Checks]:
+        """Return name -> kernel, under the empty name for the sum over parameters, and what is required of values.
+
+        These checks must be settled before the kernels may be believed. Nothing here waits for a GPU, but where two
+        lanes would hold too many groups' factors.
+        """
+        with self._lanes.gram():
+            alone = None if self._all.per_parameter else self._accumulator()
         own: dict[str, Accumulator | LiftedAccumulator] = {}
         for chunk in self._plan.chunks:
             for position, group in enumerate(self._plan.groups):
-                for name in group.names:
-                    own[name] = alone or own.get(name) or self._accumulator()
+                with self._lanes.gram():
+                    for name in group.names:
+                        own[name] = alone or own.get(name) or self._accumulator()
                 self._add_group(position, chunk, own)
-        with self._all.info.timed("gram"):
-            if alone is None:
-                found = [name for name in own if name in self._all.info.methods]
-                return {name: check_finite(own[name].kernel(), name) for name in found}
-            kernel = alone.kernel()
-        if not all_finite(kernel):
-            self._all.name_culprit()
+        with self._lanes.gram(), self._all.info.timed("gram"):
+            kernels = self._finished(alone, own)
+        self._lanes.join(kernels.values())
+        return kernels, self._checks
+
+    def _finished(
+        self, alone: Accumulator | LiftedAccumulator | None, own: dict[str, Accumulator | LiftedAccumulator]
+    ) -> dict[str, torch.Tensor]:
+        """Return name -> kernel, required to be finite."""
+        if alone is None:
+            found = [name for name in own if name in self._all.info.methods]
+            return {name: require_finite(self._checks, own[name].kernel(), name) for name in found}
+        kernel = alone.kernel()
+        self._checks.require(all_finite(kernel), self._all.name_culprit)
         return {"": kernel}
 
     def _accumulator(self) -> Accumulator | LiftedAccumulator:
@@ -71,10 +84,11 @@ class Block:
     def _add_group(self, position: int, chunk: slice, own: dict[str, Accumulator | LiftedAccumulator]) -> None:
         """Capture one group on both sides for some of the outputs and add its Gram blocks."""
         group, info = self._plan.groups[position], self._all.info
-        with info.timed("capture"):
+        with self._lanes.capture(), info.timed("capture"):
             shelves = [self._capture(side, group, chunk) for side in self._sides]
             give_back()
-        with info.timed("gram"):
+        made = (tensor for side in shelves for shelf in side.values() for tensor in shelf.tensors())
+        with self._lanes.gram(made), info.timed("gram"):
             for name in self._all.function.parameters:
                 if all(name in shelf for shelf in shelves):  # elsewhere its block is zero
                     own[name].select(chunk)
@@ -117,6 +131,7 @@ class Block:
             readout=everything.readout,
             at_once=self._plan.at_once,
             take=taken,
+            checks=self._checks,
         )
         if group.keep is not None:
             side.waiting[index] = kept
@@ -183,17 +198,3 @@ def _assign(target: Any, rows: slice, columns: slice, block: torch.Tensor) -> No
 def pieces(size: int, step: int) -> list[slice]:
     """Return slices of at most `step` entries that cover `size`, in order."""
     return [slice(start, min(start + step, size)) for start in range(0, size, step)]
-
-
-def check_finite(tensor: torch.Tensor, name: str, where: str = "") -> torch.Tensor:
-    """Return `tensor`, or refuse it.
-
-    Raises:
-        UnsupportedModelError: It holds NaN or infinite entries.
-    """
-    if not all_finite(tensor):
-        raise UnsupportedModelError(
-            f"the Jacobian of {name!r} has NaN or infinite entries{where}, so its kernel is not defined; look for a "
-            "square root or division at zero on the way to the output"
-        )
-    return tensor

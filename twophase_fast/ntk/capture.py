@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 import torch
 
 from twophase_fast._types import Precision, UnsupportedModelError
+from twophase_fast.ntk.checks import Checks, same_rows
 from twophase_fast.ntk.forward import Function
 from twophase_fast.ntk.graph import Graph, Place
 from twophase_fast.ntk.inputs import Batch
@@ -68,6 +69,7 @@ def capture_section(
     readout: Readout | None = None,
     at_once: int = 1,
     take: Take | None = None,
+    checks: Checks | None = None,
 ) -> tuple[dict[str, AnyFactor], torch.Tensor | None]:
     """Return parameter name -> factor of its Jacobian on `batch`, and the cotangents at the cut to keep.
 
@@ -83,16 +85,15 @@ def capture_section(
         readout: A readout that is cut off; its own factor is then a `ReadoutFactor`.
         at_once: Directions pulled back in one batched call.
         take: Is handed every factor as soon as it is complete; those it keeps (it returns True) are not returned.
+        checks: Take what is required of values; None: they are looked at here.
 
     Raises:
         UnsupportedModelError: The model couples samples, or its program changes under a readout that was cut off.
     """
-    graph = function.graph(batch)
+    graph = function.graph(batch, checks)
     if first:
-        probed = structure.sample_index < batch.size
-        rows = graph.output.detach()[structure.sample_index[probed].to(graph.output.device)]
-        check_same_rows(rows, structure.rows[probed.to(structure.rows.device)])
-    options = {"readout": readout, "at_once": at_once}
+        _check_probed_rows(graph, structure, checks)
+    options = {"readout": readout, "at_once": at_once, "checks": checks}
     if structure.signature is not None and graph.signature() != structure.signature:
         if batch.size == 1:  # torch takes other views for a batch of one: run the sample twice and keep one
             twice = batch.take(torch.zeros(2, dtype=torch.long, device=function.device))
@@ -102,12 +103,23 @@ def capture_section(
         if readout is not None:
             raise UnsupportedModelError("the model runs another program on this batch than on the probe batch")
     if readout is not None:
-        return capture_features(function, graph, readout, directions, section, at_once, take)
+        return capture_features(function, graph, readout, directions, section, at_once, take, checks)
     seeds = Seeds(graph, directions)
     if graph.signature() != structure.signature:  # cuts are places in the probe's graph: pull back from the outputs
         whole = Section(section.names, precision=section.precision, batched=section.batched)
         return body_factors(function, graph, irregular_uses(function, graph), seeds, whole, at_once, take)
     return body_factors(function, graph, structure.uses, _start(graph, section, seeds), section, at_once, take)
+
+
+def _check_probed_rows(graph: Graph, structure: Structure, checks: Checks | None) -> None:
+    """Require the outputs of the samples that the probe ran on to be those of the probe."""
+    output = graph.output.detach()
+    probed = [(k, n) for k, n in enumerate(structure.sample_index.tolist()) if n < len(output)]  # on the host
+    rows, expected = torch.stack([output[n] for _, n in probed]), torch.stack([structure.rows[k] for k, _ in probed])
+    if checks is None:
+        check_same_rows(rows, expected)
+    else:
+        checks.require(same_rows(rows, expected), lambda: check_same_rows(rows, expected))
 
 
 def _start(graph: Graph, section: Section, outputs: Start) -> Start:
@@ -143,9 +155,10 @@ def capture_features(
     section: Section,
     at_once: int = 1,
     take: Take | None = None,
+    checks: Checks | None = None,
 ) -> tuple[dict[str, AnyFactor], torch.Tensor | None]:
     """Return the factors below a readout, the readout's own, and the cotangents at the cut to keep."""
-    rows, features = readout.features(graph)
+    rows, features = readout.features(graph, checks)
     seeds = _start(graph, section, FeatureSeeds(graph, readout, rows, directions))
 
     def below(name: str, factor: Factor) -> bool:

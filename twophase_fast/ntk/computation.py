@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -15,17 +14,20 @@ from twophase_fast._pages import economical, give_back, resident_bytes, room
 from twophase_fast._types import InputError, Precision, UnsupportedModelError
 from twophase_fast.ntk.accumulate import Accumulator
 from twophase_fast.ntk.biases import bias_partners
-from twophase_fast.ntk.block import Block, check_finite, pieces, place
+from twophase_fast.ntk.block import Block, pieces, place
 from twophase_fast.ntk.calibration import known_rates
 from twophase_fast.ntk.capture import capture
+from twophase_fast.ntk.checks import Checks, is_asynchronous, require_finite
 from twophase_fast.ntk.forward import Function
 from twophase_fast.ntk.inputs import Batch
+from twophase_fast.ntk.lanes import Lanes, OneLane, TwoLanes, driver_of
 from twophase_fast.ntk.memory import DEFAULT_SHARE, free_bytes
 from twophase_fast.ntk.plan import Group, Plan, Task
 from twophase_fast.ntk.planner import make_plan
 from twophase_fast.ntk.probe import Structure, probe
 from twophase_fast.ntk.program import Program, describe, widest_program
 from twophase_fast.ntk.readout import LiftedAccumulator, Readout, find_readout
+from twophase_fast.ntk.stopwatch import Stopwatch
 from twophase_fast.ntk.survey import Profile, can_batch, survey, widest
 from twophase_fast.ops._precision import precision_that_runs
 
@@ -46,6 +48,7 @@ class Info:
         seconds: Stage -> seconds: `probe`, `capture`, `gram`.
         methods: Parameter name -> method of its Gram block.
         looped: Why cotangents were pulled back one output at a time; empty if several at once.
+        watch: Measures `seconds`.
     """
 
     precision: Precision = "highest"
@@ -53,6 +56,7 @@ class Info:
     seconds: dict[str, float] = field(default_factory=lambda: {"probe": 0.0, "capture": 0.0, "gram": 0.0})
     methods: dict[str, str] = field(default_factory=dict)
     looped: str = ""
+    watch: Stopwatch = field(default_factory=lambda: Stopwatch(torch.device("cpu")), repr=False, compare=False)
 
     def include(self, part: Info) -> None:
         """Add the seconds of a part of the same computation; keep its plan."""
@@ -63,12 +67,13 @@ class Info:
 
     @contextmanager
     def timed(self, stage: str) -> Iterator[None]:
-        """Add the time spent inside to a stage."""
-        started = time.perf_counter()
-        try:
+        """Add the time spent inside to a stage (on a GPU: once `settle` was called)."""
+        with self.watch.timed(stage, self.seconds):
             yield
-        finally:
-            self.seconds[stage] += time.perf_counter() - started
+
+    def settle(self) -> None:
+        """Wait for the GPU's clocks and add what they say."""
+        self.watch.settle(self.seconds)
 
 
 class Computation:
@@ -110,6 +115,7 @@ class Computation:
         self.tile, self.budget, self.reserved, self.per_parameter = tile, budget, reserved, per_parameter
         self.side, self.shares = side, shares
         self.info, self._wanted = Info(running_precision(function, precision)), precision
+        self.info.watch = Stopwatch(function.device)
         self.readout: Readout | None = None
         self.directions = directions  # [K, C]; None stands for the identity
         self.partners: dict[str, str] = {}  # bias -> weight whose block carries it
@@ -139,6 +145,7 @@ class Computation:
                 raise InputError(f"x1 gives {counts[0]} outputs and x2 gives {counts[1]}; they must agree")
             self._choose_directions(counts[0])
             profiles, program = self._make_plan()
+        self.info.settle()
         if timer is not None and program is not None:
             self.info.plan = timer(self, profiles, program)
         with self.info.timed("probe"), economical(self.budget is not None):
@@ -156,14 +163,16 @@ class Computation:
         if self.readout is not None:
             identity = torch.eye(self.readout.matrix.shape[1], dtype=torch.float64)
             self.directions = torch.linalg.qr(self.readout.matrix)[1] if self.output == "trace" else identity
+        if self.directions is not None:
+            self.directions = self.directions.to(self.function.device)
         self._directions_count = outputs if self.directions is None else len(self.directions)
 
     def rows_of(self, chunk: slice) -> torch.Tensor:
         """Return the rows of a chunk of directions."""
         if self.directions is not None:
             return self.directions[chunk]
-        rows = torch.zeros(chunk.stop - chunk.start, self._outputs, dtype=torch.float64)
-        rows[torch.arange(len(rows)), torch.arange(chunk.start, chunk.stop)] = 1
+        rows = torch.zeros(chunk.stop - chunk.start, self._outputs, dtype=torch.float64, device=self.function.device)
+        rows.diagonal(chunk.start).fill_(1)
         return rows
 
     def kernels(self, *, progress: bool = False) -> dict[str, torch.Tensor]:
@@ -183,17 +192,23 @@ class Computation:
                 for name in unused
             }
             kernels = {name: (kernels | zero)[name] for name in self.function.parameters}
+        self.info.settle()
         return kernels
 
     def _assembled(self, bar: tqdm) -> dict[str, torch.Tensor]:
         """Return the kernels put together from blocks."""
         whole: dict[str, torch.Tensor] = {}
+        pending: list[Checks] = []
         for rows, columns in self.blocks():
-            for name, block in self.block(rows, columns, bar=bar).items():
+            blocks, checks = self.enqueue(rows, columns, bar=bar)
+            pending.append(checks)
+            for name, block in blocks.items():
                 if name not in whole:
                     shape = (self.left.size, self.columns.size, *block.shape[2:])
                     whole[name] = room(shape, block.dtype, block.device).zero_()
                 place(whole[name], rows, columns, block, mirror=self.right is None and rows != columns)
+        for checks in pending:
+            checks.settle()
         return whole
 
     def blocks(self) -> Iterator[tuple[slice, slice]]:
@@ -205,14 +220,34 @@ class Computation:
 
     def block(self, rows: slice, columns: slice, *, bar: tqdm | None = None) -> dict[str, torch.Tensor]:
         """Return name -> kernel between some of the rows and some of the columns."""
+        kernels, checks = self.enqueue(rows, columns, bar=bar)
+        checks.settle()
+        return kernels
+
+    def enqueue(
+        self, rows: slice, columns: slice, *, bar: tqdm | None = None
+    ) -> tuple[dict[str, torch.Tensor], Checks]:
+        """Return what `block` does, and what must be settled before it may be believed; waits for no GPU."""
         economy = self.budget is not None or self.info.plan.peak_bytes > _LARGE
+        economy = economy and not is_asynchronous(self.function.device)  # it is the host's memory that is saved
         pages = int(_PAGES * (self.info.plan.peak_bytes - self.info.plan.task.kernel_bytes))
         with tqdm(disable=True) as silent, economical(economy, pages):
-            return Block(self, rows, columns, silent if bar is None else bar).kernels()
+            return Block(self, rows, columns, silent if bar is None else bar).enqueue()
+
+    def lanes(self) -> Lanes:
+        """Return where captures and Gram blocks of one block run.
+
+        At the same time if there are several groups, on a GPU, unless the user's budget holds no two of them.
+        """
+        plan, device = self.info.plan, self.function.device
+        several = len(plan.groups) * len(plan.chunks) > 1
+        if several and self.budget is None and is_asynchronous(device):
+            return TwoLanes(driver_of(device))
+        return OneLane()
 
     def keep_to_budget(self) -> None:
         """Return free memory to the system where a budget was given and most of it is in use."""
-        if self.budget is None:
+        if self.budget is None or is_asynchronous(self.function.device):
             return
         resident = resident_bytes()
         if resident is None or resident - (self._resident or 0) > _FULL * self.budget:
@@ -270,6 +305,7 @@ class Computation:
             kernels=len(self.function.parameters) if self.per_parameter else 1,
             reserved=self.reserved,
             shares=self.shares,
+            asynchronous=is_asynchronous(self.function.device),
         )
 
     def accumulator(self, rows: int, columns: int | None) -> Accumulator | LiftedAccumulator:
@@ -291,13 +327,15 @@ class Computation:
         Raises:
             UnsupportedModelError: Always; where every Jacobian is finite it says that their products overflow.
         """
+        checks = Checks(self.function.device)
         for label, batch in (("x1", self.left), ("x2", self.right)):
             for n in range(0 if batch is None else batch.size):
                 piece = batch.take(slice(n, n + 1))
                 structure = probe(self.function, piece)
                 total = torch.ones(1, structure.outputs, dtype=torch.float64)
                 for name, factor in capture(self.function, piece, structure, total).items():
-                    check_finite(factor.dense(), name, f" for sample {n} of {label}")
+                    require_finite(checks, factor.dense(), name, f" for sample {n} of {label}")
+                    checks.settle()
         raise UnsupportedModelError(
             "the kernel has NaN or infinite entries though every Jacobian is finite: their products overflow; rescale "
             "the outputs or use float64"

@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from torch import nn
 
 from twophase_fast._types import InputError, UnsupportedModelError
+from twophase_fast.ntk.checks import Checks, all_finite
 from twophase_fast.ntk.graph import Graph, walk
-from twophase_fast.ntk.guards import all_finite, check_nodes, deterministic_forward
+from twophase_fast.ntk.guards import check_nodes, deterministic_forward
 from twophase_fast.ntk.inputs import Batch
 
 
@@ -41,8 +42,12 @@ class Function:
         double = any(p.dtype == torch.float64 for p in self.parameters.values())
         return torch.float64 if double else torch.float32
 
-    def graph(self, batch: Batch) -> Graph:
+    def graph(self, batch: Batch, checks: Checks | None = None) -> Graph:
         """Run the model on `batch` and walk the graph of its output [N, C].
+
+        Args:
+            batch: The samples.
+            checks: Take the check of the output's values, which are else looked at here.
 
         Raises:
             UnsupportedModelError: The function is random, mixes samples, or depends on no selected parameter.
@@ -51,6 +56,11 @@ class Function:
         with torch.enable_grad(), deterministic_forward(self.device):
             output = self.outputs(batch)
         output = self._checked(output, batch.size)
+        given = output.detach()
+        if checks is None and not bool(all_finite(given)):
+            _refuse(given)
+        if checks is not None:
+            checks.require(all_finite(given), lambda: _refuse(given))
         graph = walk(output)
         check_nodes(graph.names)
         return graph
@@ -78,10 +88,17 @@ class Function:
             raise UnsupportedModelError(
                 "the output depends on no parameter that requires grad; the kernel would be empty"
             )
-        if not all_finite(output):
-            bad = int((~torch.isfinite(output)).reshape(size, -1).any(1).nonzero()[0])
-            raise InputError(
-                f"the model's output has NaN or infinite values (first in sample {bad}); its kernel is not defined"
-            )
         with torch.enable_grad():
             return output if output.dim() == 2 else output.unsqueeze(1)
+
+
+def _refuse(output: torch.Tensor) -> NoReturn:
+    """Say which sample's output is not finite.
+
+    Raises:
+        InputError: Always.
+    """
+    bad = int((~torch.isfinite(output)).any(1).nonzero()[0])
+    raise InputError(
+        f"the model's output has NaN or infinite values (first in sample {bad}); its kernel is not defined"
+    )

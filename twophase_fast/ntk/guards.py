@@ -7,9 +7,8 @@ switches) is restored, also after an exception.
 
 from __future__ import annotations
 
-import math
 import random
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
 import numpy as np
@@ -69,15 +68,6 @@ def check_nodes(names: Iterable[str]) -> None:
             raise UnsupportedModelError(f"{name}: functional dropout is active, so the function is random; {remedy}")
 
 
-def all_finite(tensor: torch.Tensor) -> bool:
-    """Return whether no entry is NaN or infinite.
-
-    A finite sum says so in one pass; finite entries whose sum overflows are looked at one by one.
-    """
-    entries = tensor.detach()
-    return math.isfinite(entries.sum()) or bool(torch.isfinite(entries).all())
-
-
 @contextmanager
 def preserved(model: nn.Module, device: torch.device) -> Iterator[None]:
     """Restore random generators, buffers and precision switches on leaving, whatever happened inside."""
@@ -85,7 +75,7 @@ def preserved(model: nn.Module, device: torch.device) -> Iterator[None]:
     python_state, numpy_state = random.getstate(), np.random.get_state()  # noqa: NPY002
     devices = [device] if device.type == "cuda" else []
     try:
-        with torch.random.fork_rng(devices=devices), _ieee_float32():
+        with torch.random.fork_rng(devices=devices), _highest_products(), _switched(_switches(model, device)):
             yield
     finally:
         random.setstate(python_state)
@@ -103,6 +93,9 @@ def deterministic_forward(device: torch.device) -> Iterator[None]:
     Raises:
         UnsupportedModelError: The generator moved during the block.
     """
+    if device.type == "cuda" and torch.cuda.is_current_stream_capturing():
+        yield  # the generator may not be asked; the block ran before, outside of the graph
+        return
     before = _generator_state(device)
     yield
     if not torch.equal(before, _generator_state(device)):
@@ -135,10 +128,45 @@ def _precision_switches() -> list[tuple[object, str, object]]:
     return [(backends.cuda.matmul, "allow_tf32", False), (backends.cudnn, "allow_tf32", False)]
 
 
-@contextmanager
-def _ieee_float32() -> Iterator[None]:
-    """Force IEEE float32 in matmuls, convolutions and RNNs."""
+def _switches(model: nn.Module, device: torch.device) -> list[tuple[object, str, object]]:
+    """Return (owner, attribute, value) of everything of torch's that a kernel needs otherwise.
+
+    On a GPU cuDNN's algorithms must repeat to the bit: samples are told apart by that. Its RNNs have no backward in
+    evaluation mode, so that a model with one runs on torch's own.
+    """
     switches = _precision_switches()
+    if device.type == "cuda":
+        cudnn = torch.backends.cudnn
+        switches += [(cudnn, "deterministic", True), (cudnn, "benchmark", False)]
+        if any(isinstance(module, nn.RNNBase) for module in model.modules()):
+            switches.append((cudnn, "enabled", False))
+    return switches
+
+
+@contextmanager
+def _highest_products() -> Iterator[None]:
+    """Set torch's older switch of float32 products to "highest".
+
+    Where it says otherwise than the newer switches, which are set next, torch's products on a GPU raise.
+    """
+    try:
+        before = torch.get_float32_matmul_precision()
+    except RuntimeError:  # only the newer switches were set, and the older one has no say
+        yield
+        return
+    if before == "highest":
+        yield
+        return
+    torch.set_float32_matmul_precision("highest")
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)
+
+
+@contextmanager
+def _switched(switches: Sequence[tuple[object, str, object]]) -> Iterator[None]:
+    """Set attributes, and put them back."""
     saved = [getattr(owner, name) for owner, name, _ in switches]
     try:
         for owner, name, value in switches:

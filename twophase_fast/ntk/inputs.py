@@ -10,7 +10,7 @@ import torch
 from torch.utils import _pytree as pytree
 
 from twophase_fast._types import InputError
-from twophase_fast.ntk.guards import all_finite
+from twophase_fast.ntk.checks import all_finite
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ def _check_leaf(label: str, leaf: Any, device: torch.device) -> tuple[str, int]:
         raise InputError(f"{label} is a scalar Tensor; it needs a first axis over samples (shape [N, ...])")
     if leaf.device != device:
         raise InputError(f"{label} is on {leaf.device}, the model on {device}; move it with .to({str(device)!r})")
-    if leaf.is_floating_point() and not all_finite(leaf):
+    if leaf.is_floating_point() and not bool(all_finite(leaf)):
         bad = int((~torch.isfinite(leaf)).flatten(1).any(1).nonzero()[0]) if leaf.dim() > 1 else 0
         raise InputError(f"{label} has NaN or infinite values (first in sample {bad}); remove or repair that sample")
     return label, leaf.shape[0]

@@ -24,6 +24,7 @@ class Task:
         kernels: Kernels held at once (one, or one per parameter).
         reserved: Bytes the caller holds beside them.
         shares: Devices that each hold an equal part of the kernels.
+        asynchronous: Whether it is computed on a GPU, which wants large tiles.
     """
 
     rows: int
@@ -34,6 +35,7 @@ class Task:
     kernels: int = 1
     reserved: int = 0
     shares: int = 1
+    asynchronous: bool = False
 
     @property
     def samples(self) -> int:

@@ -107,9 +107,12 @@ class _Search:
         return best, least
 
     def frugal(self, best: Plan, least: float) -> Plan:
-        """Return the plan with the lowest peak among those like the fastest one that take hardly longer."""
+        """Return the plan with the lowest peak among those like the fastest one that take hardly longer.
+
+        A GPU keeps the fastest: its memory serves nobody else meanwhile, and smaller tiles leave it idle.
+        """
         total = least + self._gram_seconds(best)
-        if total < _LONG or best.side < max(self.task.rows, self.task.partners):
+        if self.task.asynchronous or total < _LONG or best.side < max(self.task.rows, self.task.partners):
             return best
         whole = Sizer(self.profiles, self.task, self.program, best.peak_bytes, **self.options)
         for share in _SHARES:

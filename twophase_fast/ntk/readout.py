@@ -19,6 +19,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import NoReturn
 
 import torch
 from torch.autograd.graph import GradientEdge
@@ -26,6 +27,7 @@ from torch.autograd.graph import GradientEdge
 from twophase_fast import ops
 from twophase_fast._types import UnsupportedModelError
 from twophase_fast.ntk.accumulate import Accumulator
+from twophase_fast.ntk.checks import Checks
 from twophase_fast.ntk.cost import Method
 from twophase_fast.ntk.forward import Function
 from twophase_fast.ntk.graph import ACCUMULATE, Graph, Place
@@ -36,6 +38,7 @@ from twophase_fast.rules.factors import Factor, Lookup
 from twophase_fast.rules.layout import Layout
 
 _BIAS, _ADDMM_WEIGHT, _MM_WEIGHT = 0, 2, 1
+_GOLDEN = 0.6180339887498949
 
 
 @dataclass(frozen=True)
@@ -60,15 +63,24 @@ class Readout:
     matrix: torch.Tensor
     uses: tuple[UseSpec, ...]
 
-    def features(self, graph: Graph) -> tuple[torch.Tensor, torch.Tensor]:
+    def features(self, graph: Graph, checks: Checks | None = None) -> tuple[torch.Tensor, torch.Tensor]:
         """Return (rows of the node's output that are the samples' outputs [N], features h [N, D]).
+
+        Args:
+            graph: The graph of a batch.
+            checks: Take the check of values, which are else looked at here.
 
         Raises:
             UnsupportedModelError: On this batch something else than a selection of rows follows the readout.
         """
-        rows = _selected_rows(graph, self.node)
-        if rows is None:
-            raise UnsupportedModelError("what follows the readout is not a selection of rows on this batch")
+        selected = _selected_rows(graph, self.node)
+        if selected is None:
+            _refuse_rows()
+        rows, holds = selected
+        if checks is not None:
+            checks.require(holds, _refuse_rows)
+        elif not bool(holds):
+            _refuse_rows()
         node = graph.nodes[self.node]
         operand = node._saved_mat1 if node.name() == "AddmmBackward0" else node._saved_self
         return rows, operand.detach()[rows]
@@ -180,7 +192,7 @@ def _as_readout(function: Function, structure: Structure, use: UseSpec) -> Reado
     known = set(by_slot) <= {weight_slot, *([_BIAS] if affine else [])}
     wide = tuple(node._input_metadata[0].shape)[1] == structure.outputs > features.shape[1]
     plain = all(_plain_source(graph, s.source, transposed=s.slot == weight_slot) for s in use.slots)
-    if not (known and wide and plain) or _selected_rows(graph, use.node) is None:
+    if not (known and wide and plain) or not _selects_rows(graph, use.node):
         return None
     matrix = _weight_of(node, weight_slot)
     others = tuple(u for u in structure.uses if u.node != use.node)
@@ -224,19 +236,38 @@ def _ties_are_tables(others: Sequence[UseSpec], weight: str | None, bias: str | 
     return len(uses) <= 1 and all(u.name == "EmbeddingBackward0" and u.layouts[0].axis is not None for u in uses)
 
 
-def _selected_rows(graph: Graph, index: int) -> torch.Tensor | None:
-    """Return the row of the node's output that each sample's output is, or None if it is anything but a selection.
+def _refuse_rows() -> NoReturn:
+    raise UnsupportedModelError("what follows the readout is not a selection of rows on this batch")
 
-    A random cotangent must arrive at exactly one row per sample, unchanged to the bit, and nowhere else.
+
+def _selects_rows(graph: Graph, index: int) -> bool:
+    selected = _selected_rows(graph, index)
+    return selected is not None and bool(selected[1])
+
+
+def _selected_rows(graph: Graph, index: int) -> tuple[torch.Tensor, torch.Tensor] | None:
+    """Return the row of the node's output that each sample's output is, and a scalar: whether it is a selection.
+
+    A cotangent of irregular numbers must arrive at exactly one row per sample, unchanged to the bit, and nowhere else.
+    None: shapes alone say that it is no selection. Nothing here waits for a GPU.
     """
     y = graph.output
-    v = torch.randn(y.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64).to(y)
+    v = _irregular(y)
     edge = GradientEdge(graph.nodes[index], 0)
     (arrived,) = torch.autograd.grad([y], [edge], [v], retain_graph=True, allow_unused=True)
     if arrived is None or arrived.dim() != 2 or arrived.shape[1] != v.shape[1]:
         return None
-    rows = (arrived != 0).any(1).nonzero().squeeze(1)
-    return rows if len(rows) == len(v) and torch.equal(arrived[rows], v) else None
+    if len(arrived) < len(v):
+        return None
+    met = (arrived != 0).any(1)
+    rows = torch.argsort(met, descending=True, stable=True)[: len(v)]  # those that were met, in order
+    return rows, (met.sum() == len(v)) & (arrived[rows] == v).all()
+
+
+def _irregular(like: torch.Tensor) -> torch.Tensor:
+    """Return numbers between 1 and 2 that no two neighbours share."""
+    count = torch.arange(like.numel(), dtype=torch.float64, device=like.device)
+    return (count * _GOLDEN % 1 + 1).view(like.shape).to(like.dtype)
 
 
 class LiftedAccumulator:

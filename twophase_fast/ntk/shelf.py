@@ -65,6 +65,11 @@ class Shelf:
                 place.copy_(part)
         self._filled += 1
 
+    def tensors(self) -> list[torch.Tensor]:
+        """Return every tensor that is kept."""
+        kept = [factor for factor in (self._whole, *self._tiles) if factor is not None]
+        return [tensor for factor in kept for tensor in _parts(factor).values()]
+
     def take(self) -> Factor | Tiled:
         """Return the factor of all samples and let go of it.
 

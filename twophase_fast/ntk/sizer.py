@@ -18,24 +18,46 @@ from twophase_fast.ntk.plan import MIB, Group, Plan, Task
 from twophase_fast.ntk.program import Cut, Program
 from twophase_fast.ntk.survey import Profile
 
-_TILES = (256, 128, 64, 32, 16, 8, 4, 2)
+_TILES = (2048, 1024, 512, 256, 128, 64, 32, 16, 8, 4, 2)
 _CHUNKS = (1024, 512, 256, 128, 64, 32, 16, 8, 4, 2, 1)
 _AT_ONCE = (16, 4)  # outputs in one batched pull-back
-_SLICE_BYTES = 256 * MIB
-_TRANSIENT_BYTES = 512 * MIB  # of one tile; larger ones are no faster
 _LIBRARY_BYTES = 16 * MIB  # work areas of the kernels, of BLAS and of the threads
 _USABLE = 0.92  # of a budget: predictions are not exact
 _FRAGMENTS = 1.06  # what the allocator holds, relative to what was asked for
 _FLOWING = 2  # tensors of the largest size alive while cotangents flow
 
-# Only the choice among plans rests on these; `timing` measures what `Plan.seconds` says.
-_NODE_SECONDS = 15e-6  # fixed cost of one node in a pull-back
-_WEIGHT_BYTES_PER_SECOND = 1e10  # weights are read once per call
-_BATCHED_NODES = 4.0  # the same under a batched call or by rule, relatively
-_BYTES_PER_SECOND = 2.5e9  # activations pulled back
-_FLOPS_PER_SECOND = 1e11
 _ROUNDING = 1e-9  # of sums of seconds
 _FORWARD = 0.7  # one forward pass relative to one pull-back of one output
+
+
+@dataclass(frozen=True)
+class _Machine:
+    """What the choice among plans rests on; `timing` measures what `Plan.seconds` says.
+
+    Attributes:
+        tile: Samples of one forward pass, at most.
+        transient_bytes: Of one tile; larger ones are no faster.
+        slice_bytes: Of materialised Jacobians at a time.
+        node_seconds: Fixed cost of one node in a pull-back.
+        batched_nodes: The same under a batched call or by rule, relatively.
+        weight_rate: Bytes per second of weights, which are read once per call.
+        rate: Bytes per second of activations that are pulled back.
+        flops: Per second.
+    """
+
+    tile: int
+    transient_bytes: int
+    slice_bytes: int
+    node_seconds: float
+    batched_nodes: float
+    weight_rate: float
+    rate: float
+    flops: float
+
+
+_CPU = _Machine(256, 512 * MIB, 256 * MIB, 15e-6, 4.0, 1e10, 2.5e9, 1e11)
+_GPU = _Machine(2048, 8192 * MIB, 1024 * MIB, 12e-6, 2.0, 1e12, 1e12, 2e13)
+"""Rough rates of a data-centre GPU, from data sheets; not measured."""
 
 
 @dataclass(frozen=True)
@@ -83,12 +105,13 @@ class Sizer:
         self.batched, self.rates, self.carried = batched, rates, carried
         self._bytes: dict[int, list[_Bytes]] = {}
         self._methods: dict[tuple[Sizes, int], Method] = {}
-        self.slice_bytes = min(_SLICE_BYTES, max(budget // 6, 1))
+        self.machine = _GPU if task.asynchronous else _CPU
+        self.slice_bytes = min(self.machine.slice_bytes, max(budget // 6, 1))
         read = [p.sizes for p in self.profiles if p.sizes.kind != "lookup"]
         flops = sum(2.0 * sizes.positions * sizes.elements for sizes in read)
         weights = task.itemsize * sum(sizes.elements for sizes in read)
-        self._once = program.saved_bytes / _BYTES_PER_SECOND + flops / _FLOPS_PER_SECOND
-        self._node = _NODE_SECONDS * program.nodes + weights / _WEIGHT_BYTES_PER_SECOND
+        self._once = program.saved_bytes / self.machine.rate + flops / self.machine.flops
+        self._node = self.machine.node_seconds * program.nodes + weights / self.machine.weight_rate
         lowest = min((p.bottom for p in self.profiles), default=None)
         self._least_share = 1.0 if lowest is None else program.share(None, lowest)
 
@@ -120,7 +143,7 @@ class Sizer:
 
     def _shapes(self, tile: int | None) -> list[_Shape]:
         largest = max(self.task.rows, self.task.columns or 0)
-        tiles = [tile] if tile else [t for t in (largest, *_TILES) if t <= min(largest, _TILES[0])] or [largest]
+        tiles = [tile] if tile else [t for t in (largest, *_TILES) if t <= min(largest, self.machine.tile)] or [largest]
         classes = self.task.classes
         chunks = [classes, *(c for c in _CHUNKS if c < classes and self.task.output != "full")]
         most = [classes] if self.program.by_rule else []
@@ -234,7 +257,7 @@ class Sizer:
 
     def _fits(self, meter: _Meter, shape: _Shape) -> bool:
         """Whether a group fits where nothing is kept at cuts, with a tile that is not wastefully large."""
-        small = shape.tile <= 2 or meter.transient <= _TRANSIENT_BYTES
+        small = shape.tile <= 2 or meter.transient <= self.machine.transient_bytes
         return small and self.peak(meter.most, shape, None, None) <= _USABLE * self.budget
 
     def peak(self, most: int, shape: _Shape, start: Cut | None, keep: Cut | None) -> int:
@@ -259,7 +282,7 @@ class Sizer:
         calls = tiles * chunks * -(-shape.chunk // shape.at_once)
         doubled = 2.0 if shape.tile == 1 and task.samples > 1 else 1.0
         forward = tiles * chunks * self._node + task.samples * chunks * self._once * _FORWARD
-        slower = _BATCHED_NODES if shape.at_once > 1 or self.program.by_rule else 1.0
+        slower = self.machine.batched_nodes if shape.at_once > 1 or self.program.by_rule else 1.0
         return doubled * forward, doubled * (calls * self._node * slower + task.samples * task.classes * self._once)
 
     def smallest(self, tile: int | None) -> int:

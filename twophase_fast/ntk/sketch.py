@@ -23,9 +23,9 @@ from tqdm import tqdm
 from twophase_fast import ops
 from twophase_fast._types import InputError, UnsupportedModelError
 from twophase_fast.ntk.capture import Section, capture_section
+from twophase_fast.ntk.checks import all_finite, is_asynchronous
 from twophase_fast.ntk.computation import Computation
 from twophase_fast.ntk.forward import Function
-from twophase_fast.ntk.guards import all_finite
 from twophase_fast.ntk.inputs import Batch
 from twophase_fast.ntk.plan import Group, Plan, Task
 from twophase_fast.ntk.planner import make_plan
@@ -104,7 +104,8 @@ class SketchedKernel:
     @property
     def _task(self) -> Task:
         rows, columns = self.left.size, None if self.right is None else self.right.size
-        task = Task(rows, columns, len(self._rows), self._form, self.function.dtype.itemsize, kernels=5)
+        options = {"kernels": 5, "asynchronous": is_asynchronous(self.function.device)}
+        task = Task(rows, columns, len(self._rows), self._form, self.function.dtype.itemsize, **options)
         cell = 3 * CELL * task.itemsize
         return replace(task, reserved=task.samples * task.classes * self.directions * task.itemsize + cell)
 
@@ -196,7 +197,7 @@ class SketchedKernel:
             UnsupportedModelError: The Jacobian has NaN or infinite entries.
         """
         sketch = projection(name, self.function.parameters[name].shape, factor)
-        if not all_finite(sketch):
+        if not bool(all_finite(sketch)):
             raise UnsupportedModelError(
                 f"the Jacobian of {name!r} has NaN or infinite entries, so its kernel is not defined; look for a "
                 "square root or division at zero on the way to the output"

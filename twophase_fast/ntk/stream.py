@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,13 +22,16 @@ from tqdm import tqdm
 
 from twophase_fast._types import InputError, Precision
 from twophase_fast.ntk.block import place
+from twophase_fast.ntk.checks import Checks, is_asynchronous
 from twophase_fast.ntk.computation import Computation, Info
 from twophase_fast.ntk.forward import Function
 from twophase_fast.ntk.inputs import Batch
 from twophase_fast.ntk.memory import DEFAULT_SHARE, free_bytes
+from twophase_fast.ntk.outbox import Handover, Outbox
 
 _ATTRIBUTE = "twophase_tiles"
 _KERNEL_SHARE = 0.25  # of the budget, for one tile of the kernel
+_PINNED_BYTES = 2**30  # of the host's memory, for each of the two blocks on their way to it
 
 
 def fill(
@@ -65,17 +69,33 @@ def fill(
     budget = budget or int(free_bytes(function.device) * DEFAULT_SHARE)
     entry_bytes = int(np.prod(per_pair, dtype=np.int64)) * function.dtype.itemsize
     side = max(1, int((budget * _KERNEL_SHARE / entry_bytes) ** 0.5))
-    computation = Computation(function, left, right, output, tile, budget, side=side, precision=precision)
+    away = is_asynchronous(function.device) and not (isinstance(out, torch.Tensor) and out.device == function.device)
+    if away:
+        side = max(1, min(side, int((_PINNED_BYTES / entry_bytes) ** 0.5)))
+    reserved = min(side, left.size) * min(side, columns.size) * entry_bytes if away else 0  # one block is on its way
+    options = {"reserved": reserved, "side": side, "precision": precision}
+    computation = Computation(function, left, right, output, tile, budget, **options)
     side = computation.prepare().side
     how = f"{output} {side} {computation.info.precision}"
     log = _TileLog(out, _fingerprint(function, left, right, how))
     blocks = list(computation.blocks())
     missing = [k for k in range(len(blocks)) if not log.done >> k & 1]
+    outbox = Outbox(function.device) if away else Handover()
     for k in tqdm(missing, disable=not progress, desc="entk", unit="tile"):
-        rows, cols = blocks[k]
-        place(out, rows, cols, computation.block(rows, cols)[""], mirror=right is None and rows != cols)
-        log.add(k)
+        kernels, checks = computation.enqueue(*blocks[k])
+        outbox.send(kernels.pop(""), partial(_write, out, log, k, blocks[k], checks, mirror=right is None))
+    outbox.empty()
+    computation.info.settle()
     return computation.info
+
+
+def _write(
+    out: Any, log: _TileLog, k: int, where: tuple[slice, slice], checks: Checks, block: torch.Tensor, *, mirror: bool
+) -> None:
+    """Write block k, whose values are required to be good, and note that it is written."""
+    checks.settle()
+    place(out, *where, block, mirror=mirror and where[0] != where[1])
+    log.add(k)
 
 
 def _check_shape(out: Any, expected: tuple[int, ...]) -> None:

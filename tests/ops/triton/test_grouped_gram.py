@@ -10,6 +10,7 @@ from twophase_fast.ops._checks import ALL_FLOATS
 
 pytest.importorskip("triton")
 
+from twophase_fast.ops._triton.tables import as_if_recorded
 from twophase_fast.ops.gram import config
 from twophase_fast.ops.grouped_gram import triton_kernel
 from twophase_fast.ops.grouped_gram.schedule import FIRST, LATER, NOT_YET, schedule
@@ -53,6 +54,18 @@ def test_aligned_segments_take_wide_loads(wide, dtype, interpreted, monkeypatch)
     out = ops.grouped_gram_(torch.zeros(19, 19, dtype=ops.gram(xs[0]).dtype), xs, backend="triton")
     expected = sum(x.double() @ x.double().T for x in xs)
     torch.testing.assert_close(out.triu().double(), expected.triu(), rtol=1e-5, atol=1e-5)
+
+
+def test_in_a_graph_segments_are_added_one_by_one_without_tables(interpreted, monkeypatch):
+    monkeypatch.setattr(triton_kernel, "table", None)
+    xs = [torch.randn(9, length, generator=torch.Generator().manual_seed(length)) for length in (32, 0, 7)]
+    ys = [torch.randn(4, length, generator=torch.Generator().manual_seed(length)) for length in (32, 0, 7)]
+    out, cross = torch.zeros(9, 9), torch.zeros(9, 4)
+    with as_if_recorded():
+        ops.grouped_gram_(out, xs, backend="triton")
+        ops.grouped_gram_(cross, xs, ys, backend="triton")
+    torch.testing.assert_close(out.triu(), sum(x @ x.T for x in xs).triu(), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(cross, sum(x @ y.T for x, y in zip(xs, ys)), rtol=1e-5, atol=1e-5)
 
 
 def test_one_launch_does_what_many_do(interpreted, monkeypatch):

@@ -23,6 +23,9 @@ WARM_UPS, REPEATS = 1, 5
 
 _known: dict[str, int] = {}
 
+timings: dict[str, dict[str, float]] = {}
+"""Entry -> candidate -> milliseconds, of what this process has timed."""
+
 
 def best(
     op: str, key: Sequence[str], sizes: Sequence[int], candidates: Sequence[str], trial: Callable[[int], Any]
@@ -42,15 +45,21 @@ def best(
     if entry not in _known:
         if torch.cuda.is_current_stream_capturing():
             return 0
-        _known[entry] = fastest([_milliseconds(trial, index) for index in range(len(candidates))])
+        times = [_milliseconds(trial, index) for index in range(len(candidates))]
+        _known[entry], timings[entry] = fastest(times), dict(zip(candidates, times))
         write(cache_file(), {**read(cache_file()), entry: _known[entry]})
     return _known[entry]
 
 
 def entry_name(op: str, key: Sequence[str], sizes: Sequence[int], candidates: Sequence[str]) -> str:
     """Return the name under which a measurement is kept."""
-    parts = [version("triton"), op, "/".join(key), "x".join(map(str, shape_class(sizes))), ", ".join(candidates)]
+    parts = [_triton(), op, "/".join(key), "x".join(map(str, shape_class(sizes))), ", ".join(candidates)]
     return " | ".join(parts)
+
+
+@cache
+def _triton() -> str:
+    return version("triton")  # reads a file
 
 
 def shape_class(sizes: Sequence[int]) -> tuple[int, ...]:

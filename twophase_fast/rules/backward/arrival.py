@@ -85,7 +85,7 @@ class Arrival:
 
     def beside(self, tensor: torch.Tensor) -> torch.Tensor:
         """Return a saved tensor that broadcasts to the output's shape as one that broadcasts to [B, K, *rest]."""
-        tensor = tensor.detach()
+        tensor = tensor.detach() if tensor.requires_grad else tensor  # a number stays one
         if tensor.dim() < len(self.shape):
             return tensor
         return tensor[0] if tensor.shape[0] == 1 else self.blocks.cut(tensor).unsqueeze(1)

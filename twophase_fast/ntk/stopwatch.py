@@ -1,0 +1,48 @@
+"""Seconds per stage: the host's clock, or events on a GPU's streams, which go on while the host is elsewhere."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+from twophase_fast.ntk.checks import is_asynchronous
+
+
+class Stopwatch:
+    """Measures stages.
+
+    Args:
+        device: Where the work is done.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self._events = is_asynchronous(device) and torch.cuda.is_available()
+        self._pending: list[tuple[str, torch.cuda.Event, torch.cuda.Event]] = []
+
+    @contextmanager
+    def timed(self, stage: str, seconds: dict[str, float]) -> Iterator[None]:
+        """Add the time of what is done inside to `seconds`; on a GPU when it is settled."""
+        if not self._events:
+            started = time.perf_counter()
+            try:
+                yield
+            finally:
+                seconds[stage] += time.perf_counter() - started
+        elif torch.cuda.is_current_stream_capturing():
+            yield  # recorded in a graph, not done
+        else:
+            start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+            start.record()
+            yield
+            end.record()
+            self._pending.append((stage, start, end))
+
+    def settle(self, seconds: dict[str, float]) -> None:
+        """Add what was put off; waits for it."""
+        for stage, start, end in self._pending:
+            end.synchronize()
+            seconds[stage] += start.elapsed_time(end) / 1e3
+        self._pending.clear()
