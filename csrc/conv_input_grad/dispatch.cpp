@@ -67,7 +67,6 @@ class Winograd {
       : f_(f), k_(k), w_(winograd_of(f, k)), threads_(threads), panels_(ceil_div(f.cin, k.width)) {
     plan_.problem = &f_;
     plan_.down = ceil_div(f.height, w_.results), plan_.across = ceil_div(f.width, w_.results);
-    plan_.depth = up(f.cout, k.lanes) + line_elements<T>;
     all_rows_ = f.images * plan_.down;
   }
 
@@ -135,7 +134,7 @@ class Winograd {
   static int64_t bytes(int64_t elements) { return elements * static_cast<int64_t>(sizeof(T)); }
   int64_t places() const { return w_.points * w_.points; }
   int64_t places_size(int64_t rows) const {
-    return places() * (rows * plan_.across * plan_.depth + line_elements<T>);
+    return places() * (rows * plan_.across * up(f_.cout, k_.lanes) + line_elements<T>);
   }
   int64_t positions_size(int64_t rows) const {
     const int64_t some = std::min(rows, plan_.down) * w_.results;
@@ -143,13 +142,14 @@ class Winograd {
   }
 
   void set_planes() {
-    plan_.place_plane = rows_ * plan_.across * plan_.depth + line_elements<T>;
+    plan_.group = rows_ * plan_.across * k_.lanes;
+    plan_.place_plane = rows_ * plan_.across * up(f_.cout, k_.lanes) + line_elements<T>;
     plan_.product_plane = rows_ * plan_.across * k_.width + line_elements<T>;
   }
 
   // Rows of tiles by the size of their scratch, about equally many for every task.
   void cut() {
-    const int64_t tiles = std::max(least_tiles, block_bytes / bytes(places() * (plan_.depth + k_.width)));
+    const int64_t tiles = std::max(least_tiles, block_bytes / bytes(places() * (f_.cout + k_.width)));
     const int64_t tasks = ceil_div(all_rows_, std::max<int64_t>(1, tiles / plan_.across));
     rows_ = ceil_div(all_rows_, up(tasks, threads_));
     set_planes();
@@ -174,7 +174,7 @@ class Winograd {
       return [&, positions](int64_t task) {
         const int64_t row = task * some;
         w_.forward(plan_, row, std::min(some, all_rows_ - row), positions->data(),
-                   places + row * plan_.across * plan_.depth);
+                   places + row * plan_.across * k_.lanes);
       };
     });
   }

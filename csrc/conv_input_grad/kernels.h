@@ -6,8 +6,8 @@
 
 namespace twophase {
 
-constexpr int64_t product_depth =
-    128;  // terms of Winograd's products summed in registers before they are added up
+// Terms of Winograd's products summed in registers before they are added up.
+constexpr int64_t product_depth = 64;
 
 // Winograd. A tile is `results` x `results` results of one channel. Its `points` x `points` cotangents and
 // the kernels are transformed; then, at each of the points^2 places, results = cotangents x kernels, a matrix
@@ -16,8 +16,8 @@ constexpr int64_t product_depth =
 template <class T>
 struct WinogradPlan {
   const ConvInputGrad<T>* problem;
-  int64_t down, across;                // tiles of an image
-  int64_t depth;                       // elements between the transformed cotangents of adjacent tiles
+  int64_t down, across;  // tiles of an image
+  int64_t group;         // elements between groups of `lanes` channels of the transformed cotangents
   int64_t place_plane, product_plane;  // elements between places of transformed cotangents and of products
 };
 
@@ -27,7 +27,7 @@ template <class T>
 struct WinogradProduct {
   int64_t panel, from, last;  // output channels, the first a multiple of product_depth
   int64_t tiles;
-  const T* places;   // [tiles, depth], the first channel is 0
+  const T* places;   // [groups, tiles, lanes], all channels
   const T* kernels;  // [last - from, panel]
   int64_t kernel_plane;
   T* products;  // [tiles, panel]

@@ -99,7 +99,7 @@ inline void forward_row(const WinogradPlan<typename S::T>& plan, const typename 
     F::forward(column);
   };
   for (int c = F::results; c < F::points; ++c) load_column(c - F::results - before, columns[c]);
-  for (int64_t t = 0; t < plan.across; ++t, to += plan.depth) {
+  for (int64_t t = 0; t < plan.across; ++t, to += S::lanes) {
     for (int c = 0; c < F::points; ++c) {
       if (c + F::results < F::points) {
         for (int p = 0; p < F::points; ++p) columns[c][p] = columns[c + F::results][p];
@@ -128,6 +128,7 @@ inline void forward(const WinogradPlan<typename S::T>& plan, int64_t first_row, 
     const int64_t top = part.row * F::results - (2 - f.padding[0]), first = larger(0, top);
     const int64_t last = smaller(f.out_height, top + part.rows * F::results + F::points - F::results);
     for (int64_t output = 0; output < f.cout; output += S::lanes) {
+      typename S::T* const group = places + output / S::lanes * plan.group;
       gather_positions<S>(f, part.image, output, first, larger(0, last - first), turned);
       for (int64_t row = 0; row < part.rows; ++row) {
         const typename S::T* lines[F::points];
@@ -135,7 +136,7 @@ inline void forward(const WinogradPlan<typename S::T>& plan, int64_t first_row, 
           const int64_t y = top + row * F::results + p;
           lines[p] = y >= first && y < last ? turned + (y - first) * line : positions;
         }
-        forward_row<S, F>(plan, lines, places + (part.tile + row * plan.across) * plan.depth + output);
+        forward_row<S, F>(plan, lines, group + (part.tile + row * plan.across) * S::lanes);
       }
     }
   });
@@ -149,19 +150,25 @@ inline void place_rows(const WinogradPlan<typename S::T>& plan, int64_t t, int64
   using Reg = typename S::Reg;
   constexpr int64_t width = panel_width<S>;
   for (; t + R <= last; t += R) {
-    const typename S::T *left = places + t * plan.depth, *right = kernels;
+    const typename S::T *left = places + t * S::lanes, *right = kernels;
     Reg sum[R][V];
+#pragma GCC unroll 32
     for (int r = 0; r < R; ++r)
       for (int v = 0; v < V; ++v) sum[r][v] = S::zero();
-    for (int64_t q = 0; q < terms; ++q, ++left, right += width) {
-      Reg b[V];
-      for (int v = 0; v < V; ++v) b[v] = S::load(right + v * S::lanes);
-      for (int r = 0; r < R; ++r) {
-        const Reg a = S::fill(left[r * plan.depth]);
-        for (int v = 0; v < V; ++v) sum[r][v] = S::fma(a, b[v], sum[r][v]);
+    for (int64_t first = 0; first < terms; first += S::lanes, left += plan.group) {
+      const int64_t count = smaller(S::lanes, terms - first);
+      for (int64_t q = 0; q < count; ++q, right += width) {
+        Reg b[V];
+        for (int v = 0; v < V; ++v) b[v] = S::load(right + v * S::lanes);
+#pragma GCC unroll 32
+        for (int r = 0; r < R; ++r) {
+          const Reg a = S::fill(left[r * S::lanes + q]);
+          for (int v = 0; v < V; ++v) sum[r][v] = S::fma(a, b[v], sum[r][v]);
+        }
       }
     }
     typename S::T* to = products + t * width;
+#pragma GCC unroll 32
     for (int r = 0; r < R; ++r, to += width)
       for (int v = 0; v < V; ++v) {
         S::store(to + v * S::lanes, add ? S::add(S::load(to + v * S::lanes), sum[r][v]) : sum[r][v]);
@@ -191,15 +198,16 @@ inline void multiply(const WinogradPlan<typename S::T>& plan, const WinogradProd
   constexpr int64_t width = panel_width<S>;
   const int64_t channels = smaller(width, plan.problem->cin - f.panel * width);
   for (int place = 0; place < Family<S>::points * Family<S>::points; ++place) {
-    const typename S::T* places = f.places + place * plan.place_plane;
+    const typename S::T* places = f.places + place * plan.place_plane + f.from / S::lanes * plan.group;
     const typename S::T* kernels = f.kernels + place * f.kernel_plane;
     typename S::T* products = f.products + place * plan.product_plane;
-    for (int64_t q = f.from; q < f.last; q += product_depth, kernels += product_depth * width) {
+    for (int64_t q = f.from; q < f.last; q += product_depth, kernels += product_depth * width,
+                 places += product_depth / S::lanes * plan.group) {
       const int64_t terms = smaller(product_depth, f.last - q);
       if (q == 0) {
-        place_product<S, S::vectors, false>(plan, channels, f.tiles, terms, places + q, kernels, products);
+        place_product<S, S::vectors, false>(plan, channels, f.tiles, terms, places, kernels, products);
       } else {
-        place_product<S, S::vectors, true>(plan, channels, f.tiles, terms, places + q, kernels, products);
+        place_product<S, S::vectors, true>(plan, channels, f.tiles, terms, places, kernels, products);
       }
     }
   }
