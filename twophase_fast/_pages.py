@@ -2,11 +2,13 @@
 
 Memory fresh from the system is slow at first touch (a page at a time is zeroed), and an allocator that keeps what is
 freed makes it fast the next time; but what it keeps stays resident. So, as a rule, arrays come from the allocator, and
-only those that it never keeps have pages of their own, huge ones where the system has them. Inside a computation
-(`economical`, on or off) smaller ones have them too, and pages of dropped arrays serve later ones: 21 MB take 5 ms at
-first touch in small pages, 1.9 ms in huge ones and 0.2 ms in pages used before. Pages in use and pages kept are together
-never more than were in use at once before. Under a memory budget, and for large kernels (`economical(True)`), kept pages
-are returned between the stages, and the allocator is asked to return the rest (`give_back`).
+only those that it never keeps have pages of their own, huge ones where the system has them.
+
+Inside a computation (`economical`, on or off) smaller arrays have them too, and pages of dropped arrays serve later
+ones: 21 MB take 5 ms at first touch in small pages, 1.9 ms in huge ones and 0.2 ms in pages used before. Pages in use
+and pages kept are together never more than were in use at once before. Under a memory budget, and for large kernels
+(`economical(True)`), kept pages are returned between the stages, and the allocator is asked to return the rest
+(`give_back`).
 """
 
 from __future__ import annotations
