@@ -44,13 +44,7 @@ struct Avx2F32 {
     return _mm_cvtss_f32(_mm_add_ss(half, _mm_movehdup_ps(half)));
   }
 
-  // x, y: 2 * lanes adjacent elements. Their even ones to x, their odd ones to y; and back.
-  static void split(Reg& x, Reg& y) {
-    const __m256d even = _mm256_castps_pd(_mm256_shuffle_ps(x, y, 0x88));
-    const __m256d odd = _mm256_castps_pd(_mm256_shuffle_ps(x, y, 0xdd));
-    x = _mm256_castpd_ps(_mm256_permute4x64_pd(even, 0xd8));
-    y = _mm256_castpd_ps(_mm256_permute4x64_pd(odd, 0xd8));
-  }
+  // The elements of x and y in turn: the first half to x, the second to y.
   static void zip(Reg& x, Reg& y) {
     const Reg low = _mm256_unpacklo_ps(x, y), high = _mm256_unpackhi_ps(x, y);
     x = _mm256_permute2f128_ps(low, high, 0x20);
@@ -110,11 +104,6 @@ struct Avx2F64 {
     return _mm_cvtsd_f64(_mm_add_sd(half, _mm_unpackhi_pd(half, half)));
   }
 
-  static void split(Reg& x, Reg& y) {
-    const Reg even = _mm256_unpacklo_pd(x, y), odd = _mm256_unpackhi_pd(x, y);
-    x = _mm256_permute4x64_pd(even, 0xd8);
-    y = _mm256_permute4x64_pd(odd, 0xd8);
-  }
   static void zip(Reg& x, Reg& y) {
     const Reg low = _mm256_unpacklo_pd(x, y), high = _mm256_unpackhi_pd(x, y);
     x = _mm256_permute2f128_pd(low, high, 0x20);

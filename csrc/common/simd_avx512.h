@@ -32,11 +32,7 @@ struct Avx512F32 {
   static Reg load_first(const T* from, int64_t count) { return _mm512_maskz_loadu_ps(first(count), from); }
   static void store_first(T* to, int64_t count, Reg value) { _mm512_mask_storeu_ps(to, first(count), value); }
 
-  // x, y: 2 * lanes adjacent elements. Their even ones to x, their odd ones to y; and back.
-  static void split(Reg& x, Reg& y) {
-    const __m512i even = _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
-    permute(x, y, even, _mm512_add_epi32(even, _mm512_set1_epi32(1)));
-  }
+  // The elements of x and y in turn: the first half to x, the second to y.
   static void zip(Reg& x, Reg& y) {
     const __m512i low = _mm512_setr_epi32(0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
     permute(x, y, low, _mm512_add_epi32(low, _mm512_set1_epi32(8)));
@@ -74,10 +70,6 @@ struct Avx512F64 {
   static Reg load_first(const T* from, int64_t count) { return _mm512_maskz_loadu_pd(first(count), from); }
   static void store_first(T* to, int64_t count, Reg value) { _mm512_mask_storeu_pd(to, first(count), value); }
 
-  static void split(Reg& x, Reg& y) {
-    const __m512i even = _mm512_setr_epi64(0, 2, 4, 6, 8, 10, 12, 14);
-    permute(x, y, even, _mm512_add_epi64(even, _mm512_set1_epi64(1)));
-  }
   static void zip(Reg& x, Reg& y) {
     const __m512i low = _mm512_setr_epi64(0, 8, 1, 9, 2, 10, 3, 11);
     permute(x, y, low, _mm512_add_epi64(low, _mm512_set1_epi64(4)));

@@ -4,11 +4,11 @@
 //                     + sum over o, u, v of g(b, o, r, c) weight(o, i - first channel of o's group, u, v)
 //                       where r stride + u dilation - padding = y and c stride + v dilation - padding = x
 //
-// Winograd: 3x3 kernels with stride, dilation and groups 1, padding up to 2 and at least 4 channels on both
-// sides. Tiles of 2x2 results from 16 products instead of 36, with the transforms of F(2x2, 3x3), whose only
-// constants are 1 and 1/2: its rounding error is like that of the plain sum. With `large_tiles`, where that
-// is less work, tiles of 4x4 results from 36 products instead of 144, at 2 to 4 times the rounding error. An
-// infinite or NaN cotangent spoils the tiles that contain it.
+// Winograd: 3x3 kernels with stride, dilation and groups 1, padding up to 2, at least 8 channels on both
+// sides and 128 pairs of them. Tiles of 2x2 results from 16 products instead of 36, with the transforms of
+// F(2x2, 3x3), whose only constants are 1 and 1/2: its rounding error is like that of the plain sum. With
+// `large_tiles`, where that is less work, tiles of 4x4 results from 36 products instead of 144, at 2 to 4
+// times the rounding error. An infinite or NaN cotangent spoils the tiles that contain it.
 //
 // Direct: everything else. A correlation of the padded cotangents with the taps, for each residue of the
 // stride.

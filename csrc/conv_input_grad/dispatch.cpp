@@ -25,23 +25,25 @@ int64_t ceil_div(int64_t size, int64_t by) { return (size + by - 1) / by; }
 int64_t up(int64_t size, int64_t to) { return ceil_div(size, to) * to; }
 
 constexpr int64_t block_bytes = int64_t{512} << 10;  // of the scratch that a task goes through again
-constexpr int64_t large_kernels = int64_t{8}
-                                  << 20;  // bytes that every task reads from memory, not from a cache
+constexpr int64_t large_kernels = int64_t{2} << 20;  // bytes that do not stay in the cache of a core
+constexpr int64_t few_tiles = int64_t{16}
+                              << 20;  // bytes of transformed cotangents that stay in the cache of all
+constexpr int64_t least_tiles = 48;   // of a task
 constexpr int64_t tasks_per_thread = 4;
 
 // Planes and rows whose distance is a power of two would fall into the same places of the caches.
 template <class T>
 constexpr int64_t line_elements = 64 / static_cast<int64_t>(sizeof(T));
 
-// With fewer than 4 channels on either side the transforms take as long as the products that they save
-// (measured with 1 to 16 input and 3 to 64 output channels).
+// With fewer channels the registers of the transforms are half empty and direct sums take less time (measured
+// with 4 to 20 channels on either side).
 template <class T>
 bool takes_winograd(const ConvInputGrad<T>& f) {
   for (size_t axis = 0; axis < 2; ++axis) {
     if (f.kernel[axis] != 3 || f.stride[axis] != 1 || f.dilation[axis] != 1 || f.padding[axis] > 2)
       return false;
   }
-  return f.groups == 1 && std::min(f.cin, f.cout) >= 4;
+  return f.groups == 1 && std::min(f.cin, f.cout) >= 8 && f.cin * f.cout >= 128;
 }
 
 // Work for one pair of channels: products at every place of all tiles, and making and reading the kernel
@@ -65,67 +67,114 @@ class Winograd {
       : f_(f), k_(k), w_(winograd_of(f, k)), threads_(threads), panels_(ceil_div(f.cin, k.width)) {
     plan_.problem = &f_;
     plan_.down = ceil_div(f.height, w_.results), plan_.across = ceil_div(f.width, w_.results);
-    plan_.kernel_plane = panels_ * k.width * f.cout + line_elements<T>;
-    cut();
+    all_rows_ = f.images * plan_.down;
   }
 
   void run() {
-    Workspace<T> kernels(plan_.kernel_plane * places());
-    transform(kernels.data());
-    plan_.kernels = kernels.data();
-    const int64_t parts = ceil_div(f_.cin, plan_.channels), all_rows = f_.images * plan_.down;
-    parallel_tasks(ceil_div(all_rows, plan_.rows) * parts, threads_, [&] {
-      const auto memory = std::make_shared<Scratch>(*this);
+    const int64_t kernels = places() * panels_ * k_.width * f_.cout, cotangents = places_size(all_rows_);
+    if (bytes(kernels) > large_kernels && bytes(cotangents) < few_tiles) {
+      run_by_panels();
+    } else {
+      run_by_tiles();
+    }
+  }
+
+ private:
+  // Tasks of some rows of tiles, for all channels.
+  void run_by_tiles() {
+    cut();
+    const int64_t kernel_plane = panels_ * k_.width * f_.cout + line_elements<T>;
+    Workspace<T> kernels(places() * kernel_plane);
+    transform(kernels.data(), kernel_plane);
+    parallel_tasks(ceil_div(all_rows_, rows_), threads_, [&] {
+      const auto memory = std::make_shared<Scratch>(*this, places_size(rows_), rows_);
       return [&, memory](int64_t task) {
-        const int64_t row = task / parts * plan_.rows, channel = task % parts * plan_.channels;
-        w_.run(
-            plan_,
-            {row, std::min(plan_.rows, all_rows - row), channel, std::min(plan_.channels, f_.cin - channel)},
-            memory->scratch);
+        const int64_t row = task * rows_, rows = std::min(rows_, all_rows_ - row);
+        w_.forward(plan_, row, rows, memory->positions.data(), memory->places.data());
+        for (int64_t panel = 0; panel < panels_; ++panel) {
+          const T* own = kernels.data() + panel * f_.cout * k_.width;
+          w_.multiply(plan_, {panel, 0, f_.cout, rows * plan_.across, memory->places.data(), own,
+                              kernel_plane, memory->products.data()});
+          w_.back(plan_, row, rows, panel, memory->products.data(), memory->positions.data());
+        }
       };
     });
   }
 
- private:
-  struct Scratch {
-    explicit Scratch(const Winograd& w)
-        : tiles(up(w.plan_.rows * w.plan_.across, w.k_.width)),
-          line(tiles * w.w_.results + 3 * w.k_.lanes),
-          place_plane(tiles * w.f_.cout + line_elements<T>),
-          product_plane(tiles * w.plan_.channels + line_elements<T>),
-          lines(2 * w.w_.points * line),
-          places_(w.places() * place_plane),
-          products(w.places() * product_plane),
-          scratch{lines.data(), places_.data(), products.data(), line, place_plane, product_plane} {}
-    const int64_t tiles, line, place_plane, product_plane;
-    Workspace<T> lines, places_, products;
-    const WinogradScratch<T> scratch;
-  };
-
-  int64_t places() const { return w_.points * w_.points; }
-
-  // Rows of tiles by the size of their scratch, about equally many for every task; where these are fewer
-  // tasks than threads, parts of the input channels.
-  void cut() {
-    const int64_t bytes = places() * (f_.cin + f_.cout) * static_cast<int64_t>(sizeof(T));
-    const int64_t kernel_bytes = places() * plan_.kernel_plane * static_cast<int64_t>(sizeof(T));
-    const int64_t least_tiles = kernel_bytes > large_kernels ? 160 : 32, all_rows = f_.images * plan_.down;
-    const int64_t tiles = std::max(least_tiles, block_bytes / bytes);
-    const int64_t most = std::max<int64_t>(1, tiles / plan_.across),
-                  least = ceil_div(least_tiles, plan_.across);
-    const int64_t even = up(ceil_div(all_rows, most), threads_);
-    plan_.rows = std::max(ceil_div(all_rows, even), std::min(least, all_rows));
-    const int64_t parts = ceil_div(threads_, ceil_div(all_rows, plan_.rows));
-    plan_.channels = std::min(f_.cin, ceil_div(panels_, parts) * k_.width);
+  // Few tiles, many kernels: a task makes the kernels of one panel, a part at a time, and uses them at once.
+  void run_by_panels() {
+    rows_ = all_rows_;
+    set_planes();
+    Workspace<T> places(places_size(all_rows_));
+    transform_cotangents(places.data());
+    const int64_t kernel_plane = product_depth * k_.width + line_elements<T>;
+    parallel_tasks(panels_, threads_, [&] {
+      const auto memory = std::make_shared<Scratch>(*this, this->places() * kernel_plane, all_rows_);
+      return [&, memory](int64_t panel) {
+        T* kernels = memory->places.data();
+        for (int64_t from = 0; from < f_.cout; from += product_depth) {
+          const int64_t last = std::min(from + product_depth, f_.cout);
+          w_.transform(plan_, panel, from, last, kernels, kernel_plane);
+          w_.multiply(plan_, {panel, from, last, all_rows_ * plan_.across, places.data(), kernels,
+                              kernel_plane, memory->products.data()});
+        }
+        w_.back(plan_, 0, all_rows_, panel, memory->products.data(), memory->positions.data());
+      };
+    });
   }
 
-  void transform(T* kernels) const {
+  struct Scratch {
+    Scratch(const Winograd& w, int64_t places_size, int64_t rows)
+        : positions(w.positions_size(rows)),
+          places(places_size),
+          products(w.places() * w.plan_.product_plane) {}
+    Workspace<T> positions, places, products;
+  };
+
+  static int64_t bytes(int64_t elements) { return elements * static_cast<int64_t>(sizeof(T)); }
+  int64_t places() const { return w_.points * w_.points; }
+  int64_t places_size(int64_t rows) const {
+    return places() * (rows * plan_.across * up(f_.cout, k_.lanes) + line_elements<T>);
+  }
+  int64_t positions_size(int64_t rows) const {
+    const int64_t some = std::min(rows, plan_.down) * w_.results;
+    return k_.lanes * std::max((some + 3) * f_.out_width, some * f_.width);
+  }
+
+  void set_planes() {
+    plan_.group = rows_ * plan_.across * k_.lanes;
+    plan_.place_plane = rows_ * plan_.across * up(f_.cout, k_.lanes) + line_elements<T>;
+    plan_.product_plane = rows_ * plan_.across * k_.width + line_elements<T>;
+  }
+
+  // Rows of tiles by the size of their scratch, about equally many for every task.
+  void cut() {
+    const int64_t tiles = std::max(least_tiles, block_bytes / bytes(places() * (f_.cout + k_.width)));
+    const int64_t tasks = ceil_div(all_rows_, std::max<int64_t>(1, tiles / plan_.across));
+    rows_ = ceil_div(all_rows_, up(tasks, threads_));
+    set_planes();
+  }
+
+  void transform(T* kernels, int64_t plane) const {
     constexpr int64_t some = 32;  // output channels of a task
     const int64_t parts = ceil_div(f_.cout, some);
     parallel_tasks(panels_ * parts, threads_, [&] {
       return [&](int64_t task) {
-        const int64_t from = task % parts * some;
-        w_.transform(plan_, task / parts, from, std::min(from + some, f_.cout), kernels);
+        const int64_t panel = task / parts, from = task % parts * some;
+        w_.transform(plan_, panel, from, std::min(from + some, f_.cout),
+                     kernels + (panel * f_.cout + from) * k_.width, plane);
+      };
+    });
+  }
+
+  void transform_cotangents(T* places) const {
+    const int64_t some = ceil_div(all_rows_, tasks_per_thread * threads_);
+    parallel_tasks(ceil_div(all_rows_, some), threads_, [&] {
+      const auto positions = std::make_shared<Workspace<T>>(positions_size(some));
+      return [&, positions](int64_t task) {
+        const int64_t row = task * some;
+        w_.forward(plan_, row, std::min(some, all_rows_ - row), positions->data(),
+                   places + row * plan_.across * k_.lanes);
       };
     });
   }
@@ -135,6 +184,7 @@ class Winograd {
   const WinogradKernels<T>& w_;
   const int threads_;
   const int64_t panels_;
+  int64_t all_rows_, rows_ = 0;
   WinogradPlan<T> plan_{};
 };
 

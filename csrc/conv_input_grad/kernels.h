@@ -6,39 +6,45 @@
 
 namespace twophase {
 
+// Terms of Winograd's products summed in registers before they are added up.
+constexpr int64_t product_depth = 64;
+
 // Winograd. A tile is `results` x `results` results of one channel. Its `points` x `points` cotangents and
-// the kernels are transformed; then, at each of the points^2 places, results = kernels x cotangents, a matrix
+// the kernels are transformed; then, at each of the points^2 places, results = cotangents x kernels, a matrix
 // product over channels; then these are transformed back. The rows of tiles of all images are counted
-// through.
+// through; channels of the result are taken by panels.
 template <class T>
 struct WinogradPlan {
   const ConvInputGrad<T>* problem;
   int64_t down, across;  // tiles of an image
-  int64_t rows;          // rows of tiles of a task, at most
-  int64_t channels;      // input channels of a task, at most; whole panels
-  const T* kernels;      // transformed, one plane per place; a plane holds panels of input channels
-  int64_t kernel_plane;  // elements of it
+  int64_t group;         // elements between groups of `lanes` channels of the transformed cotangents
+  int64_t place_plane, product_plane;  // elements between places of transformed cotangents and of products
 };
 
-// A thread's scratch. The planes of `places`: panels of tiles; of `products`: a row per channel.
+// For one panel: products(t, i) (+)= sum over channels q of places(t, q) kernels(q, i); adds unless `from` is
+// 0.
 template <class T>
-struct WinogradScratch {
-  T *lines, *places, *products;
-  int64_t line, place_plane, product_plane;  // elements
-};
-
-// Rows of tiles first_row ... and channels first_channel ... of the result.
-template <class T>
-struct WinogradTask {
-  int64_t first_row, rows, first_channel, channels;
+struct WinogradProduct {
+  int64_t panel, from, last;  // output channels, the first a multiple of product_depth
+  int64_t tiles;
+  const T* places;   // [groups, tiles, lanes], all channels
+  const T* kernels;  // [last - from, panel]
+  int64_t kernel_plane;
+  T* products;  // [tiles, panel]
 };
 
 template <class T>
 struct WinogradKernels {
   int64_t results, points;
-  // Input channels first ... (whole panels) and output channels from ... last - 1 of the kernels.
-  void (*transform)(const WinogradPlan<T>& plan, int64_t panel, int64_t from, int64_t last, T* kernels);
-  void (*run)(const WinogradPlan<T>& plan, const WinogradTask<T>& task, const WinogradScratch<T>& scratch);
+  // The kernels of a panel for output channels from ... last - 1.
+  void (*transform)(const WinogradPlan<T>& plan, int64_t panel, int64_t from, int64_t last, T* kernels,
+                    int64_t plane);
+  // `positions` holds the rows of cotangents that the tiles of an image need, and one more, times `lanes`.
+  void (*forward)(const WinogradPlan<T>& plan, int64_t first_row, int64_t rows, T* positions, T* places);
+  void (*multiply)(const WinogradPlan<T>& plan, const WinogradProduct<T>& product);
+  // `positions` holds the rows of an image's results, times `lanes`.
+  void (*back)(const WinogradPlan<T>& plan, int64_t first_row, int64_t rows, int64_t panel, const T* products,
+               T* positions);
 };
 
 // Direct. The taps of one residue of the stride: where they find their cotangents, and their kernels.

@@ -5,9 +5,7 @@
 namespace twophase {
 namespace {
 
-constexpr int64_t product_depth = 64;  // terms summed in registers before they are added to the products
-
-constexpr int64_t tap_depth = 128;  // the same for the direct method
+constexpr int64_t tap_depth = 128;  // terms of the direct method summed in registers before they are added up
 
 inline int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
 inline int64_t larger(int64_t a, int64_t b) { return a > b ? a : b; }

@@ -8,7 +8,7 @@ namespace {
 
 template <class S, template <class> class F>
 constexpr WinogradKernels<typename S::T> winograd_kernels() {
-  return {F<S>::results, F<S>::points, transform_kernels<S, F>, run_winograd<S, F>};
+  return {F<S>::results, F<S>::points, transform_kernels<S, F>, forward<S, F>, multiply<S, F>, back<S, F>};
 }
 
 template <class S>

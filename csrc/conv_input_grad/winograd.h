@@ -1,216 +1,247 @@
-// Winograd's pull-back through a 3x3 convolution, all tiles of many rows at once; templates over a SIMD trait
-// S and a family F of transforms. Registers run along tiles.
+// Winograd's pull-back through a 3x3 convolution; templates over a SIMD trait S and a family F of transforms.
+// Registers run along channels: cotangents are turned from planes to positions with adjacent channels, and
+// results back, so that every transform works on whole registers whatever the images' size.
 #pragma once
-#include "common/tile.h"
+#include "common/pack.h"
 #include "conv_input_grad/kernels.h"
 #include "conv_input_grad/rows.h"
+#include "conv_input_grad/transforms.h"
 
 namespace twophase {
 namespace {
 
-// F(2, 3): two results of a correlation with three taps from four products, with the points 0, 1, -1 and
-// infinity.
-template <class S>
-struct F2 {
-  using T = typename S::T;
-  using Reg = typename S::Reg;
-  static constexpr int results = 2, points = 4;
-
-  static void kernel(const Reg (&w)[3], Reg (&u)[points]) {
-    const Reg half = S::fill(T(0.5)), outer = S::mul(half, S::add(w[0], w[2])), middle = S::mul(half, w[1]);
-    u[0] = w[0];
-    u[1] = S::add(outer, middle);
-    u[2] = S::sub(outer, middle);
-    u[3] = w[2];
-  }
-
-  static void forward(Reg (&d)[points]) {
-    const Reg sum = S::add(d[1], d[2]), difference = S::sub(d[2], d[1]);
-    d[0] = S::sub(d[0], d[2]);
-    d[3] = S::sub(d[1], d[3]);
-    d[1] = sum;
-    d[2] = difference;
-  }
-
-  static void back(const Reg (&p)[points], Reg (&y)[results]) {
-    y[0] = S::add(S::add(p[0], p[1]), p[2]);
-    y[1] = S::sub(S::sub(p[1], p[2]), p[3]);
-  }
-
-  // The columns of adjacent tiles; `near` is a row of images from the tiles' first column on, `far` from the
-  // next tiles' first column on.
-  static void columns(const T* near, const T* far, Reg (&d)[points]) {
-    d[0] = S::load(near);
-    d[1] = S::load(near + S::lanes);
-    S::split(d[0], d[1]);
-    d[2] = S::load(far);
-    d[3] = S::load(far + S::lanes);
-    S::split(d[2], d[3]);
-  }
-
-  static void store(T* row, Reg (&y)[results]) {
-    S::zip(y[0], y[1]);
-    S::store(row, y[0]);
-    S::store(row + S::lanes, y[1]);
-  }
+// Rows of tiles `row` ... of one image, of which there are `rows`; the first of them is tile `tile`.
+struct TileRows {
+  int64_t image, row, rows, tile;
 };
 
-// F(4, 3): four results from six products, with the points 0, 2/3, -2/3, 3/2, -3/2 and infinity. Measured on
-// random data of 16 to 512 channels: 2 to 4 times the rounding error of F(2, 3); with the usual points 0, 1,
-// -1, 2, -2 it would be twice that.
-template <class S>
-struct F4 {
-  using T = typename S::T;
-  using Reg = typename S::Reg;
-  static constexpr int results = 4, points = 6;
-  static constexpr double a = 2.0 / 3, b = 3.0 / 2, a2 = a * a, b2 = b * b;  // a b = 1
-
-  static Reg times(double factor, Reg x) { return S::mul(S::fill(T(factor)), x); }
-  static Reg plus(Reg sum, double factor, Reg x) { return S::fma(S::fill(T(factor)), x, sum); }
-
-  static void kernel(const Reg (&w)[3], Reg (&u)[points]) {
-    constexpr double of_a = 1 / (2 * a2 * (a2 - b2)), of_b = 1 / (2 * b2 * (b2 - a2));
-    const Reg even_a = plus(times(of_a, w[0]), of_a * a2, w[2]), odd_a = times(of_a * a, w[1]);
-    const Reg even_b = plus(times(of_b, w[0]), of_b * b2, w[2]), odd_b = times(of_b * b, w[1]);
-    u[0] = w[0];
-    u[1] = S::add(even_a, odd_a);
-    u[2] = S::sub(even_a, odd_a);
-    u[3] = S::add(even_b, odd_b);
-    u[4] = S::sub(even_b, odd_b);
-    u[5] = w[2];
+// Calls body for the part that every image has in rows first ... first + count - 1, counted through.
+template <class Body>
+inline void for_each_image(int64_t first, int64_t count, int64_t down, int64_t across, const Body& body) {
+  for (int64_t done = 0; done < count;) {
+    const int64_t row = (first + done) % down, rows = smaller(down - row, count - done);
+    body(TileRows{(first + done) / down, row, rows, done * across});
+    done += rows;
   }
-
-  static void forward(Reg (&d)[points]) {
-    const Reg even_a = plus(d[4], -b2, d[2]), odd_a = plus(times(a, d[3]), -b, d[1]);
-    const Reg even_b = plus(d[4], -a2, d[2]), odd_b = plus(times(b, d[3]), -a, d[1]);
-    d[0] = plus(S::add(d[0], d[4]), -(a2 + b2), d[2]);
-    d[5] = plus(S::add(d[1], d[5]), -(a2 + b2), d[3]);
-    d[1] = S::add(even_a, odd_a);
-    d[2] = S::sub(even_a, odd_a);
-    d[3] = S::add(even_b, odd_b);
-    d[4] = S::sub(even_b, odd_b);
-  }
-
-  static void back(const Reg (&p)[points], Reg (&y)[results]) {
-    const Reg even_a = S::add(p[1], p[2]), odd_a = S::sub(p[1], p[2]);
-    const Reg even_b = S::add(p[3], p[4]), odd_b = S::sub(p[3], p[4]);
-    y[0] = S::add(p[0], S::add(even_a, even_b));
-    y[1] = plus(times(a, odd_a), b, odd_b);
-    y[2] = plus(times(a2, even_a), b2, even_b);
-    y[3] = plus(plus(p[5], a2 * a, odd_a), b2 * b, odd_b);
-  }
-
-  static void columns(const T* near, const T* far, Reg (&d)[points]) {
-    Reg next[4];
-    every_fourth(near, d[0], d[1], d[2], d[3]);
-    every_fourth(far, next[0], next[1], next[2], next[3]);
-    d[4] = next[0];
-    d[5] = next[1];
-  }
-
-  static void every_fourth(const T* from, Reg& r0, Reg& r1, Reg& r2, Reg& r3) {
-    r0 = S::load(from);
-    r1 = S::load(from + S::lanes);
-    r2 = S::load(from + 2 * S::lanes);
-    r3 = S::load(from + 3 * S::lanes);
-    S::split(r0, r1);  // columns 0 and 2, columns 1 and 3 of the first half of the tiles
-    S::split(r2, r3);
-    S::split(r0, r2);
-    S::split(r1, r3);
-  }
-
-  static void store(T* row, Reg (&y)[results]) {
-    S::zip(y[0], y[2]);
-    S::zip(y[1], y[3]);
-    S::zip(y[0], y[1]);
-    S::zip(y[2], y[3]);
-    for (int r = 0; r < results; ++r) S::store(row + r * S::lanes, y[r]);
-  }
-};
+}
 
 // The nine taps of `lanes` kernels, input channels `input` ... of one output channel, rotated by half a turn;
 // zero for channels beyond the last.
 template <class S>
 inline void load_kernels(const ConvInputGrad<typename S::T>& f, int64_t output, int64_t input,
                          typename S::Reg (&taps)[3][3]) {
-  typename S::T by_tap[9][S::lanes];
-  for (int64_t lane = 0; lane < S::lanes; ++lane) {
-    const bool inside = input + lane < f.cin;
-    const typename S::T* w = f.weight + (output * f.cin + (inside ? input + lane : 0)) * 9;
-    for (int tap = 0; tap < 9; ++tap) by_tap[tap][lane] = inside ? w[8 - tap] : 0;
+  using Pack = typename S::Pack;
+  alignas(64) typename S::T by_tap[9 * S::lanes];
+  for (int64_t lane = 0; lane < S::lanes; lane += Pack::lanes) {
+    const typename S::T* from[Pack::lanes] = {};
+    const int64_t left = f.cin - input - lane;
+    const int rows = static_cast<int>(larger(0, smaller(Pack::lanes, left)));
+    for (int r = 0; r < rows; ++r) from[r] = f.weight + (output * f.cin + input + lane + r) * 9;
+    pack_transposed<Pack>(from, rows, 9, by_tap + lane, S::lanes);
   }
-  for (int tap = 0; tap < 9; ++tap) taps[tap / 3][tap % 3] = S::load(by_tap[tap]);
+  for (int tap = 0; tap < 9; ++tap) taps[tap / 3][tap % 3] = S::load(by_tap + (8 - tap) * S::lanes);
 }
 
 template <class S, template <class> class Family>
 inline void transform_kernels(const WinogradPlan<typename S::T>& plan, int64_t panel, int64_t from,
-                              int64_t last, typename S::T* kernels) {
+                              int64_t last, typename S::T* kernels, int64_t plane) {
   using F = Family<S>;
   using Reg = typename S::Reg;
   constexpr int64_t width = panel_width<S>;
-  const ConvInputGrad<typename S::T>& f = *plan.problem;
-  for (int64_t output = from; output < last; ++output) {
+  for (int64_t output = from; output < last; ++output, kernels += width) {
     for (int64_t i = 0; i < width; i += S::lanes) {
       Reg taps[3][3], half[F::points][3];
-      load_kernels<S>(f, output, panel * width + i, taps);
+      load_kernels<S>(*plan.problem, output, panel * width + i, taps);
       for (int v = 0; v < 3; ++v) {
         const Reg column[3] = {taps[0][v], taps[1][v], taps[2][v]};
         Reg u[F::points];
         F::kernel(column, u);
         for (int p = 0; p < F::points; ++p) half[p][v] = u[p];
       }
-      typename S::T* to = kernels + (panel * f.cout + output) * width + i;
+      typename S::T* to = kernels + i;
       for (int p = 0; p < F::points; ++p) {
         Reg u[F::points];
         F::kernel(half[p], u);
-        for (int q = 0; q < F::points; ++q, to += plan.kernel_plane) S::store(to, u[q]);
+        for (int q = 0; q < F::points; ++q, to += plane) S::store(to, u[q]);
       }
     }
   }
 }
 
-// One channel of the cotangents of a task as rows of images with their padding: line (p, 0) holds the p-th
-// row of all tiles from column 0 on, line (p, 1) from the next tile on; rows of tiles are adjacent.
+// Rows y ... of `lanes` output channels of an image as [positions, lanes]; channels beyond the last are zero.
+template <class S>
+inline void gather_positions(const ConvInputGrad<typename S::T>& f, int64_t image, int64_t output, int64_t y,
+                             int64_t rows, typename S::T* to) {
+  using Pack = typename S::Pack;
+  const int64_t plane = f.out_height * f.out_width;
+  const typename S::T* g = f.g + image * f.g_image + output * plane + y * f.out_width;
+  for (int64_t lane = 0; lane < S::lanes; lane += Pack::lanes) {
+    const typename S::T* from[Pack::lanes] = {};
+    const int count = static_cast<int>(larger(0, smaller(Pack::lanes, f.cout - output - lane)));
+    for (int r = 0; r < count; ++r) from[r] = g + (lane + r) * plane;
+    pack_transposed<Pack>(from, count, rows * f.out_width, to + lane, S::lanes);
+  }
+}
+
+// One row of tiles, from its rows of positions: columns are transformed once and shared by adjacent tiles.
 template <class S, class F>
-inline void fill_lines(const WinogradPlan<typename S::T>& plan, const WinogradTask<typename S::T>& task,
-                       int64_t channel, typename S::T* lines, int64_t line) {
-  const ConvInputGrad<typename S::T>& f = *plan.problem;
-  const int64_t above = 2 - f.padding[0], before = 2 - f.padding[1], count = plan.across * F::results;
-  const int64_t second = F::results - before;  // column of the next tile; not negative: before <= 2
-  int64_t image = task.first_row / plan.down, row = task.first_row % plan.down;
-  for (int64_t done = 0; done < task.rows; ++done, lines += count) {
-    const typename S::T* g = f.g + image * f.g_image + channel * f.out_height * f.out_width;
-    typename S::T* to = lines;
-    for (int64_t p = 0; p < F::points; ++p, to += 2 * line) {
-      const int64_t y = row * F::results + p - above;
-      const bool inside = y >= 0 && y < f.out_height;
-      const typename S::T* from = g + (inside ? y * f.out_width : 0);
-      const int64_t available = inside ? f.out_width : 0;
-      copy_padded<S>(from, available, before, count, to);
-      copy_padded<S>(from + second, available - second, 0, count, to + line);
+inline void forward_row(const WinogradPlan<typename S::T>& plan, const typename S::T* const* lines,
+                        typename S::T* to) {
+  using Reg = typename S::Reg;
+  const int64_t width = plan.problem->out_width, before = 2 - plan.problem->padding[1];
+  Reg columns[F::points][F::points];
+  const auto load_column = [&](int64_t x, Reg(&column)[F::points]) {
+    if (x < 0 || x >= width) {
+      for (int p = 0; p < F::points; ++p) column[p] = S::zero();
+      return;
     }
-    if (++row == plan.down) row = 0, ++image;
-  }
-}
-
-template <class S, class F>
-inline void forward_tiles(const typename S::T* lines, int64_t line, typename S::T* to, int64_t plane) {
-  typename S::Reg d[F::points][F::points];
-  for (int p = 0; p < F::points; ++p) {
-    F::columns(lines + 2 * p * line, lines + (2 * p + 1) * line, d[p]);
-    F::forward(d[p]);
-  }
-  for (int q = 0; q < F::points; ++q) {
-    typename S::Reg column[F::points];
-    for (int p = 0; p < F::points; ++p) column[p] = d[p][q];
+    for (int p = 0; p < F::points; ++p) column[p] = S::load(lines[p] + x * S::lanes);
     F::forward(column);
-    for (int p = 0; p < F::points; ++p) S::store(to + (p * F::points + q) * plane, column[p]);
+  };
+  for (int c = F::results; c < F::points; ++c) load_column(c - F::results - before, columns[c]);
+  for (int64_t t = 0; t < plan.across; ++t, to += S::lanes) {
+    for (int c = 0; c < F::points; ++c) {
+      if (c + F::results < F::points) {
+        for (int p = 0; p < F::points; ++p) columns[c][p] = columns[c + F::results][p];
+      }
+    }
+    for (int c = F::points - F::results; c < F::points; ++c)
+      load_column(t * F::results + c - before, columns[c]);
+    for (int p = 0; p < F::points; ++p) {
+      Reg d[F::points];
+      for (int c = 0; c < F::points; ++c) d[c] = columns[c][p];
+      F::forward(d);
+      for (int q = 0; q < F::points; ++q) S::store(to + (p * F::points + q) * plan.place_plane, d[q]);
+    }
   }
 }
 
-// The tiles' results as `results` lines of adjacent rows.
+template <class S, template <class> class Family>
+inline void forward(const WinogradPlan<typename S::T>& plan, int64_t first_row, int64_t rows,
+                    typename S::T* positions, typename S::T* places) {
+  using F = Family<S>;
+  const ConvInputGrad<typename S::T>& f = *plan.problem;
+  const int64_t line = f.out_width * S::lanes;
+  typename S::T* const turned = positions + line;
+  for (int64_t x = 0; x < line; x += S::lanes) S::store(positions + x, S::zero());
+  for_each_image(first_row, rows, plan.down, plan.across, [&](const TileRows& part) {
+    const int64_t top = part.row * F::results - (2 - f.padding[0]), first = larger(0, top);
+    const int64_t last = smaller(f.out_height, top + part.rows * F::results + F::points - F::results);
+    for (int64_t output = 0; output < f.cout; output += S::lanes) {
+      typename S::T* const group = places + output / S::lanes * plan.group;
+      gather_positions<S>(f, part.image, output, first, larger(0, last - first), turned);
+      for (int64_t row = 0; row < part.rows; ++row) {
+        const typename S::T* lines[F::points];
+        for (int p = 0; p < F::points; ++p) {
+          const int64_t y = top + row * F::results + p;
+          lines[p] = y >= first && y < last ? turned + (y - first) * line : positions;
+        }
+        forward_row<S, F>(plan, lines, group + (part.tile + row * plan.across) * S::lanes);
+      }
+    }
+  });
+}
+
+// Tiles t ... last - 1 against one panel of channels: products(t, i) (+)= sum over q of places(t, q)
+// kernels(q, i), in tiles of R x V registers, what remains in smaller ones.
+template <class S, int R, int V, bool add>
+inline void place_rows(const WinogradPlan<typename S::T>& plan, int64_t t, int64_t last, int64_t terms,
+                       const typename S::T* places, const typename S::T* kernels, typename S::T* products) {
+  using Reg = typename S::Reg;
+  constexpr int64_t width = panel_width<S>;
+  for (; t + R <= last; t += R) {
+    const typename S::T *left = places + t * S::lanes, *right = kernels;
+    Reg sum[R][V];
+#pragma GCC unroll 32
+    for (int r = 0; r < R; ++r)
+      for (int v = 0; v < V; ++v) sum[r][v] = S::zero();
+    for (int64_t first = 0; first < terms; first += S::lanes, left += plan.group) {
+      const int64_t count = smaller(S::lanes, terms - first);
+      for (int64_t q = 0; q < count; ++q, right += width) {
+        Reg b[V];
+        for (int v = 0; v < V; ++v) b[v] = S::load(right + v * S::lanes);
+#pragma GCC unroll 32
+        for (int r = 0; r < R; ++r) {
+          const Reg a = S::fill(left[r * S::lanes + q]);
+          for (int v = 0; v < V; ++v) sum[r][v] = S::fma(a, b[v], sum[r][v]);
+        }
+      }
+    }
+    typename S::T* to = products + t * width;
+#pragma GCC unroll 32
+    for (int r = 0; r < R; ++r, to += width)
+      for (int v = 0; v < V; ++v) {
+        S::store(to + v * S::lanes, add ? S::add(S::load(to + v * S::lanes), sum[r][v]) : sum[r][v]);
+      }
+  }
+  if constexpr (R > 1) {
+    if (t < last) place_rows<S, R / 2, V, add>(plan, t, last, terms, places, kernels, products);
+  }
+}
+
+template <class S, int V, bool add>
+inline void place_product(const WinogradPlan<typename S::T>& plan, int64_t channels, int64_t tiles,
+                          int64_t terms, const typename S::T* places, const typename S::T* kernels,
+                          typename S::T* products) {
+  constexpr int accumulators = S::lanes * sizeof(typename S::T) == 64 ? 24 : 12;  // of 32 or 16 registers
+  if (channels > (V - 1) * S::lanes) {
+    place_rows<S, accumulators / V, V, add>(plan, 0, tiles, terms, places, kernels, products);
+  } else if constexpr (V > 1) {
+    place_product<S, V - 1, add>(plan, channels, tiles, terms, places, kernels, products);
+  }
+}
+
+// Products at all places for one panel of input channels and all output channels from ... last - 1, whose
+// kernels are given.
+template <class S, template <class> class Family>
+inline void multiply(const WinogradPlan<typename S::T>& plan, const WinogradProduct<typename S::T>& f) {
+  constexpr int64_t width = panel_width<S>;
+  const int64_t channels = smaller(width, plan.problem->cin - f.panel * width);
+  for (int place = 0; place < Family<S>::points * Family<S>::points; ++place) {
+    const typename S::T* places = f.places + place * plan.place_plane + f.from / S::lanes * plan.group;
+    const typename S::T* kernels = f.kernels + place * f.kernel_plane;
+    typename S::T* products = f.products + place * plan.product_plane;
+    for (int64_t q = f.from; q < f.last; q += product_depth, kernels += product_depth * width,
+                 places += product_depth / S::lanes * plan.group) {
+      const int64_t terms = smaller(product_depth, f.last - q);
+      if (q == 0) {
+        place_product<S, S::vectors, false>(plan, channels, f.tiles, terms, places, kernels, products);
+      } else {
+        place_product<S, S::vectors, true>(plan, channels, f.tiles, terms, places, kernels, products);
+      }
+    }
+  }
+}
+
+// to(i, q) (+)= from(q, i) for `count` positions q and `channels` channels i, at most `lanes`.
+template <class S, bool add>
+inline void put_positions(const typename S::T* from, int64_t count, int64_t channels, int64_t plane,
+                          typename S::T* to) {
+  using Pack = typename S::Pack;
+  for (int64_t lane = 0; lane < channels; lane += Pack::lanes, to += Pack::lanes * plane) {
+    const int64_t rows = smaller(Pack::lanes, channels - lane);
+    int64_t q = 0;
+    for (; q + Pack::lanes <= count; q += Pack::lanes) {
+      typename Pack::Reg block[Pack::lanes];
+      for (int i = 0; i < Pack::lanes; ++i) block[i] = Pack::load(from + (q + i) * S::lanes + lane);
+      Pack::transpose(block);
+      for (int i = 0; i < Pack::lanes; ++i) {
+        typename S::T* at = to + i * plane + q;
+        if (i < rows) Pack::store(at, add ? Pack::add(Pack::load(at), block[i]) : block[i]);
+      }
+    }
+    for (; q < count; ++q)
+      for (int64_t i = 0; i < rows; ++i) {
+        const typename S::T value = from[q * S::lanes + lane + i];
+        to[i * plane + q] = add ? to[i * plane + q] + value : value;
+      }
+  }
+}
+
+// The results of one tile, of which `rows` x `columns` lie inside the image.
 template <class S, class F>
-inline void back_tiles(const typename S::T* from, int64_t plane, typename S::T* lines, int64_t line) {
+inline void back_tile(const typename S::T* from, int64_t plane, int64_t rows, int64_t columns, int64_t line,
+                      typename S::T* to) {
   typename S::Reg half[F::results][F::points];
   for (int q = 0; q < F::points; ++q) {
     typename S::Reg column[F::points], y[F::results];
@@ -221,54 +252,39 @@ inline void back_tiles(const typename S::T* from, int64_t plane, typename S::T* 
   for (int r = 0; r < F::results; ++r) {
     typename S::Reg y[F::results];
     F::back(half[r], y);
-    F::store(lines + r * line, y);
-  }
-}
-
-template <class S, class F>
-inline void put_lines(const WinogradPlan<typename S::T>& plan, const WinogradTask<typename S::T>& task,
-                      int64_t channel, const typename S::T* lines, int64_t line) {
-  const ConvInputGrad<typename S::T>& f = *plan.problem;
-  int64_t image = task.first_row / plan.down, row = task.first_row % plan.down;
-  for (int64_t done = 0; done < task.rows; ++done, lines += plan.across * F::results) {
-    typename S::T* out = f.out + image * f.out_image + channel * f.height * f.width;
-    for (int64_t r = 0; r < F::results; ++r) {
-      const int64_t y = row * F::results + r;
-      if (y < f.height) put_row<S>(lines + r * line, f.width, out + y * f.width, f.add);
+    for (int x = 0; x < F::results; ++x) {
+      if (r < rows && x < columns) S::store(to + r * line + x * S::lanes, y[x]);
     }
-    if (++row == plan.down) row = 0, ++image;
   }
 }
 
 template <class S, template <class> class Family>
-inline void run_winograd(const WinogradPlan<typename S::T>& plan, const WinogradTask<typename S::T>& task,
-                         const WinogradScratch<typename S::T>& scratch) {
+inline void back(const WinogradPlan<typename S::T>& plan, int64_t first_row, int64_t rows, int64_t panel,
+                 const typename S::T* products, typename S::T* positions) {
   using F = Family<S>;
-  using T = typename S::T;
   constexpr int64_t width = panel_width<S>;
-  const int64_t tiles = task.rows * plan.across, outputs = plan.problem->cout;
-  const int64_t stride = (tiles + S::lanes - 1) / S::lanes * S::lanes;
-  for (int64_t o = 0; o < outputs; ++o) {
-    fill_lines<S, F>(plan, task, o, scratch.lines, scratch.line);
-    for (int64_t t = 0; t < tiles; t += S::lanes) {
-      T* to = scratch.places + (t / width * outputs + o) * width + t % width;
-      forward_tiles<S, F>(scratch.lines + t * F::results, scratch.line, to, scratch.place_plane);
+  const ConvInputGrad<typename S::T>& f = *plan.problem;
+  const int64_t line = f.width * S::lanes, plane = f.height * f.width;
+  const int64_t last = smaller(f.cin, (panel + 1) * width);
+  for_each_image(first_row, rows, plan.down, plan.across, [&](const TileRows& part) {
+    const int64_t top = part.row * F::results, bottom = smaller(f.height, top + part.rows * F::results);
+    for (int64_t channel = panel * width; channel < last; channel += S::lanes) {
+      const typename S::T* from = products + part.tile * width + channel % width;
+      for (int64_t y = 0; y < bottom - top; y += F::results) {
+        for (int64_t x = 0; x < f.width; x += F::results, from += width) {
+          back_tile<S, F>(from, plan.product_plane, bottom - top - y, f.width - x, line,
+                          positions + y * line + x * S::lanes);
+        }
+      }
+      typename S::T* out = f.out + part.image * f.out_image + channel * plane + top * f.width;
+      const int64_t count = (bottom - top) * f.width, channels = smaller(S::lanes, last - channel);
+      if (f.add) {
+        put_positions<S, true>(positions, count, channels, plane, out);
+      } else {
+        put_positions<S, false>(positions, count, channels, plane, out);
+      }
     }
-  }
-  for (int place = 0; place < F::points * F::points; ++place) {
-    const T* kernels = plan.kernels + place * plan.kernel_plane + task.first_channel * outputs;
-    const Operand<T> left{kernels, outputs * width, width};
-    const Operand<T> right{scratch.places + place * scratch.place_plane, outputs * width, width};
-    product_blocked<S>(task.channels, tiles, outputs, product_depth, left, right,
-                       scratch.products + place * scratch.product_plane, stride);
-  }
-  for (int64_t i = 0; i < task.channels; ++i) {
-    for (int64_t t = 0; t < tiles; t += S::lanes) {
-      back_tiles<S, F>(scratch.products + i * stride + t, scratch.product_plane,
-                       scratch.lines + t * F::results, scratch.line);
-    }
-    put_lines<S, F>(plan, task, task.first_channel + i, scratch.lines, scratch.line);
-  }
+  });
 }
 
 }  // namespace

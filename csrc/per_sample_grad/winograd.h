@@ -25,6 +25,7 @@ struct WinogradPart {
   const T* g;
   int64_t first, rows;
   T* const* to;
+  bool stream;  // the result does not fit the caches, and 16 channels of it are whole aligned registers
   T* x_packed;  // [height, width, channels]
   T* x_tiles;   // 16 times [tiles, channels]
   T* g_packed;  // [positions of a block, panel]

@@ -153,6 +153,27 @@ inline void write_rows(const typename S::T* taps, int64_t count, typename S::T* 
   }
 }
 
+// The same past the caches, for whole aligned registers.
+template <class S>
+inline void stream_rows(const typename S::T* taps, int64_t count, typename S::T* const* to, int64_t rows,
+                        int64_t first) {
+  using Pack = typename S::Pack;
+  constexpr int64_t width = panel_width<S>;
+  alignas(64) typename S::T turned[Pack::lanes * S::lanes];
+  for (int64_t r = 0; r < rows; r += Pack::lanes) {
+    const int64_t here = rows - r < Pack::lanes ? rows - r : Pack::lanes;
+    for (int64_t e = 0; e < count; e += S::lanes) {
+      for (int64_t part = 0; part < S::lanes; part += Pack::lanes) {
+        typename Pack::Reg block[Pack::lanes];
+        for (int i = 0; i < Pack::lanes; ++i) block[i] = Pack::load(taps + (e + part + i) * width + r);
+        Pack::transpose(block);
+        for (int i = 0; i < Pack::lanes; ++i) Pack::store(turned + i * S::lanes + part, block[i]);
+      }
+      for (int64_t i = 0; i < here; ++i) S::stream(to[r + i] + first + e, S::load(turned + i * S::lanes));
+    }
+  }
+}
+
 // Packs and transforms the cotangents of a panel of rows in the block of tiles from `tile` on; returns how
 // many tiles it has.
 template <class S>
@@ -164,9 +185,12 @@ inline int64_t load_cotangents(const WinogradPart<typename S::T>& f, int64_t row
   const int64_t tiles = f.sizes.tiles - tile < f.sizes.tile_block ? f.sizes.tiles - tile : f.sizes.tile_block;
   const int64_t top = tile / f.sizes.tiles_x * 2, wanted = tiles / f.sizes.tiles_x * 2;
   const int64_t lines = conv.out_height - top < wanted ? conv.out_height - top : wanted;
-  for (int64_t y = 0; y < lines; ++y) {
+  const int64_t even =
+      conv.g_row == conv.out_width * conv.g_column ? lines : 1;  // evenly spaced: all at once
+  for (int64_t y = 0; y < lines; y += even) {
     const Rows<T> line{f.g + (top + y) * conv.g_row, conv.cout, conv.g_class, conv.g_channel, conv.g_column};
-    pack_rows<S>(line, row, rows, conv.out_width, f.g_packed + y * conv.out_width * width, 0, width, 0);
+    pack_rows<S>(line, row, rows, even * conv.out_width, f.g_packed + y * conv.out_width * width, 0, width,
+                 0);
   }
   transform_cotangents<S>(f, rows, lines, tiles);
   return tiles;
@@ -196,7 +220,7 @@ inline void sum_tiles(const WinogradPart<typename S::T>& f, int64_t row, int64_t
 
 template <class S>
 inline void winograd(const WinogradPart<typename S::T>& f) {
-  constexpr int64_t width = panel_width<S>, together = 8;  // channels, so that whole registers are written
+  constexpr int64_t width = panel_width<S>, together = 16;  // channels, so that whole lines are written
   alignas(64) typename S::T taps[together * 9 * width];
   transform_inputs<S>(f);
   for (int64_t row = 0; row < f.rows; row += width) {
@@ -208,10 +232,11 @@ inline void winograd(const WinogradPart<typename S::T>& f) {
       for (int64_t j = 0; j < channels; j += together) {
         const int64_t count = channels - j < together ? channels - j : together;
         for (int64_t k = 0; k < count; ++k) transform_result<S>(f, rows, j + k, taps + k * 9 * width);
-        write_rows<S>(taps, count * 9, f.to + row, rows, (i + j) * 9);
+        (f.stream ? stream_rows<S> : write_rows<S>)(taps, count * 9, f.to + row, rows, (i + j) * 9);
       }
     }
   }
+  if (f.stream) _mm_sfence();
 }
 
 }  // namespace

@@ -149,6 +149,18 @@ def test_results_beyond_the_caches(width, isa, monkeypatch):
     torch.testing.assert_close(got, ops.per_sample_grad(a, g, backend="reference"), rtol=1e-6, atol=1e-5)
 
 
+@pytest.mark.parametrize("isa", [isa for isa in _native.available_isas() if isa != "scalar"])
+def test_jacobians_of_convolutions_beyond_the_caches(isa, monkeypatch):
+    """More than 24 MiB, rows that fill no panel."""
+    monkeypatch.setenv("TWOPHASE_ISA", isa)
+    x, g = randn(30, 9, 64, 8, 8, dtype=torch.float32), randn(31, 9, 10, 130, 8, 8, dtype=torch.float32)
+    patches = F.unfold(x, 3, padding=1)
+    exact = torch.einsum("ncot,ndt->ncod", g.flatten(3), patches)
+    assert exact.numel() * 4 > 24 * 2**20
+    got = ops.per_sample_conv_grad(x, g, (3, 3), padding=1, backend="cpu")
+    torch.testing.assert_close(got.flatten(3), exact, rtol=1e-4, atol=1e-4)
+
+
 @pytest.mark.parametrize("isa", _native.available_isas())
 @pytest.mark.parametrize(
     ("channels", "size", "padding"), [(16, 32, 1), (32, 16, 1), (64, 8, 1), (32, 30, 0), (17, 11, 2)]

@@ -7,8 +7,8 @@ from typing import Literal
 
 from twophase_fast.ntk.calibration import DEFAULT, Rates
 
-PACKED_WIDTH = 8192
-"""Columns of narrow Jacobians (biases, norms) that are collected for one product."""
+PACKED_WIDTH = 2048
+"""Columns of narrow Jacobians (biases, norms) that are collected for one product; copying wider ones takes longer."""
 
 Method = Literal["factored", "lookup", "materialise", "structured"]
 

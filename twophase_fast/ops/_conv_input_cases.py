@@ -10,7 +10,7 @@ from twophase_fast.ops._case import ODD_SIZES, Inputs, OpCase, Sizes, random
 
 def _sizes() -> list[Sizes]:
     """Channels are per group; `size` is the last spatial axis, the others are 5."""
-    base = {"n": 2, "groups": 1, "cin": 5, "cout": 4, "dims": 2, "size": 9, "add": 1}
+    base = {"n": 2, "groups": 1, "cin": 13, "cout": 10, "dims": 2, "size": 9, "add": 1}
     taps = {"kernel": 3, "stride": 1, "padding": 1, "dilation": 1}
     sizes: list[Sizes] = [{**base, **taps, "groups": g, "cin": i, "cout": o} for g, i, o in ((2, 2, 3), (5, 1, 1))]
     sizes += [{**base, **taps, "size": size, "add": size % 2} for size in ODD_SIZES]
@@ -22,7 +22,11 @@ def _sizes() -> list[Sizes]:
     sizes += [{**base, **taps, "kernel": 2, "dilation": 3, "stride": 2, "groups": 3, "cin": 2, "cout": 2}]
     sizes += [{**base, **taps, "dims": 1, "stride": stride} for stride in (1, 2)]
     sizes += [{**base, **taps, "n": 0}, {**base, **taps, "size": 70, "cout": 140}]
-    return [*sizes, {**base, **taps, "stride": 2, "cin": 70, "cout": 140}, {**base, **taps, "size": 1100, "kernel": 5}]
+    return [
+        *sizes,
+        {**base, **taps, "stride": 2, "cin": 70, "cout": 140},
+        {**base, **taps, "size": 1100, "kernel": 5, "cin": 5, "cout": 4},
+    ]
 
 
 def _make(sizes: Sizes, dtype: torch.dtype, generator: torch.Generator) -> Inputs:

@@ -1,0 +1,85 @@
+// The transforms of Winograd's method along one axis; templates over a SIMD trait S. `kernel` transforms
+// three taps, `forward` the cotangents of a tile, and `back` the products to its results.
+#pragma once
+
+namespace twophase {
+namespace {
+
+// F(2, 3): two results of a correlation with three taps from four products, with the points 0, 1, -1 and
+// infinity.
+template <class S>
+struct F2 {
+  using T = typename S::T;
+  using Reg = typename S::Reg;
+  static constexpr int results = 2, points = 4;
+
+  static void kernel(const Reg (&w)[3], Reg (&u)[points]) {
+    const Reg half = S::fill(T(0.5)), outer = S::mul(half, S::add(w[0], w[2])), middle = S::mul(half, w[1]);
+    u[0] = w[0];
+    u[1] = S::add(outer, middle);
+    u[2] = S::sub(outer, middle);
+    u[3] = w[2];
+  }
+
+  static void forward(Reg (&d)[points]) {
+    const Reg sum = S::add(d[1], d[2]), difference = S::sub(d[2], d[1]);
+    d[0] = S::sub(d[0], d[2]);
+    d[3] = S::sub(d[1], d[3]);
+    d[1] = sum;
+    d[2] = difference;
+  }
+
+  static void back(const Reg (&p)[points], Reg (&y)[results]) {
+    y[0] = S::add(S::add(p[0], p[1]), p[2]);
+    y[1] = S::sub(S::sub(p[1], p[2]), p[3]);
+  }
+};
+
+// F(4, 3): four results from six products, with the points 0, 2/3, -2/3, 3/2, -3/2 and infinity. Measured on
+// random data of 16 to 512 channels: 2 to 4 times the rounding error of F(2, 3); with the usual points 0, 1,
+// -1, 2, -2 it would be twice that.
+template <class S>
+struct F4 {
+  using T = typename S::T;
+  using Reg = typename S::Reg;
+  static constexpr int results = 4, points = 6;
+  static constexpr double a = 2.0 / 3, b = 3.0 / 2, a2 = a * a, b2 = b * b;  // a b = 1
+
+  static Reg times(double factor, Reg x) { return S::mul(S::fill(T(factor)), x); }
+  static Reg plus(Reg sum, double factor, Reg x) { return S::fma(S::fill(T(factor)), x, sum); }
+
+  static void kernel(const Reg (&w)[3], Reg (&u)[points]) {
+    constexpr double of_a = 1 / (2 * a2 * (a2 - b2)), of_b = 1 / (2 * b2 * (b2 - a2));
+    const Reg even_a = plus(times(of_a, w[0]), of_a * a2, w[2]), odd_a = times(of_a * a, w[1]);
+    const Reg even_b = plus(times(of_b, w[0]), of_b * b2, w[2]), odd_b = times(of_b * b, w[1]);
+    u[0] = w[0];
+    u[1] = S::add(even_a, odd_a);
+    u[2] = S::sub(even_a, odd_a);
+    u[3] = S::add(even_b, odd_b);
+    u[4] = S::sub(even_b, odd_b);
+    u[5] = w[2];
+  }
+
+  static void forward(Reg (&d)[points]) {
+    const Reg even_a = plus(d[4], -b2, d[2]), odd_a = plus(times(a, d[3]), -b, d[1]);
+    const Reg even_b = plus(d[4], -a2, d[2]), odd_b = plus(times(b, d[3]), -a, d[1]);
+    d[0] = plus(S::add(d[0], d[4]), -(a2 + b2), d[2]);
+    d[5] = plus(S::add(d[1], d[5]), -(a2 + b2), d[3]);
+    d[1] = S::add(even_a, odd_a);
+    d[2] = S::sub(even_a, odd_a);
+    d[3] = S::add(even_b, odd_b);
+    d[4] = S::sub(even_b, odd_b);
+  }
+
+  static void back(const Reg (&p)[points], Reg (&y)[results]) {
+    const Reg even_a = S::add(p[1], p[2]), odd_a = S::sub(p[1], p[2]);
+    const Reg even_b = S::add(p[3], p[4]), odd_b = S::sub(p[3], p[4]);
+    y[0] = S::add(p[0], S::add(even_a, even_b));
+    y[1] = plus(times(a, odd_a), b, odd_b);
+    y[2] = plus(times(a2, even_a), b2, even_b);
+    y[3] = plus(plus(p[5], a2 * a, odd_a), b2 * b, odd_b);
+  }
+};
+
+}  // namespace
+}  // namespace twophase
