@@ -40,6 +40,16 @@ inline void pack_transposed(const typename S::T* const (&from)[S::lanes], int ro
     for (int i = 0; i < S::lanes; ++i) to[q * width + i] = i < rows ? from[i][q] : 0;
 }
 
+// Asks for the next rows, as many as a square block has: a transposition waits for every line it touches.
+template <class S>
+inline void fetch_rows(const Rows<typename S::T>& source, int64_t first, int64_t last, int64_t depth) {
+  constexpr int64_t line = 64 / static_cast<int64_t>(sizeof(typename S::T));
+  for (int64_t r = first; r < last && r < first + S::lanes; ++r) {
+    const typename S::T* row = source.row(r);
+    for (int64_t q = 0; q < depth; q += line) __builtin_prefetch(row + q, 0, 2);
+  }
+}
+
 // `count` rows, a multiple of `lanes`, whose elements of one depth are adjacent in memory.
 template <class S>
 inline void pack_copied(const typename S::T* from, int64_t count, int64_t depth_stride, int64_t depth,
@@ -84,6 +94,7 @@ inline void pack_rows(const Rows<typename S::T>& source, int64_t first, int64_t 
     const int rows = static_cast<int>(left < Pack::lanes ? left : Pack::lanes);
     for (int r = 0; r < rows; ++r) from[r] = source.row(first + i + r);
     if (source.depth_stride == 1) {
+      fetch_rows<Pack>(source, first + i + Pack::lanes, first + count, depth);
       pack_transposed<Pack>(from, rows, depth, to, width);
     } else {
       pack_any<Pack>(from, rows, source.depth_stride, depth, to, width);

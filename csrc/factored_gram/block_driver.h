@@ -37,15 +37,16 @@ class BlockDriver {
 
  private:
   int64_t size_of_block(const FactoredSide<T>& side) const {
-    const int64_t rows = method_ == GramMethod::pointwise ? side.classes : side.positions;
-    return block_size(side, rows, blocks_.rows);
+    if (method_ == GramMethod::pointwise) return block_size(side, side.classes, blocks_.rows, kernels_.width);
+    return block_size(side, side.positions, blocks_.rows);
   }
 
   void multiply(PackedSide<T>& left, PackedSide<T>& right, bool upper) {
     std::vector<std::pair<int64_t, int64_t>> pairs;
     for (int64_t j = 0; j < right.blocks(); ++j) {
-      for (int64_t i = 0; i < (upper ? j + 1 : left.blocks()); ++i) pairs.emplace_back(i, j);
+      for (int64_t i = 0; i < (upper ? j : left.blocks()); ++i) pairs.emplace_back(i, j);
     }
+    for (int64_t j = 0; upper && j < right.blocks(); ++j) pairs.emplace_back(j, j);  // half the work: last
     const auto task = [&](int64_t index) -> BlockTask<T> {
       const auto [i, j] = pairs[static_cast<size_t>(index)];
       return {&f_, left.block(i), right.block(j), blocks_.rows, blocks_.depth, upper && i == j};

@@ -6,7 +6,7 @@
 namespace twophase {
 namespace {
 
-// to[i][offsets[j]] += weights[i][j] * tile(i, j). Weights are readable up to whole registers.
+// to[i][offsets[j]] += weights[i][j] * (partial + tile)(i, j). Weights are readable up to whole registers.
 template <class S>
 struct ScaleAndAdd {
   using T = typename S::T;
@@ -14,18 +14,26 @@ struct ScaleAndAdd {
   T* const* to;
   const int64_t* offsets;
   int64_t columns;
-  bool contiguous;  // offsets are offsets[0] + j
+  bool contiguous;   // offsets are offsets[0] + j
+  const T* partial;  // in rows of partial_row elements, or null
+  int64_t partial_row;
 
   template <int V>
-  void row(int64_t i, int64_t j, const typename S::Reg (&sum)[V]) const {
-    if (contiguous && j + V * S::lanes <= columns) {
-      T* out = to[i] + offsets[0] + j;
-      const T* weight = weights[i] + j;
-      for (int v = 0; v < V; ++v, out += S::lanes, weight += S::lanes) {
+  void row(int64_t i, int64_t j, const typename S::Reg (&tile)[V]) const {
+    typename S::Reg sum[V];
+    for (int v = 0; v < V; ++v) {
+      sum[v] = partial ? S::add(S::load(partial + i * partial_row + j + v * S::lanes), tile[v]) : tile[v];
+    }
+    if (!contiguous) return scatter(i, j, sum);
+    T* out = to[i] + offsets[0] + j;
+    const T* weight = weights[i] + j;
+    for (int v = 0; v < V; ++v, j += S::lanes, out += S::lanes, weight += S::lanes) {
+      if (j + S::lanes <= columns) {
         S::store(out, S::fma(S::load(weight), sum[v], S::load(out)));
+      } else {
+        const typename S::Reg held = S::load_first(out, columns - j);
+        S::store_first(out, columns - j, S::fma(S::load(weight), sum[v], held));
       }
-    } else {
-      scatter(i, j, sum);
     }
   }
 
@@ -47,17 +55,21 @@ struct PointwiseChunk {
   const T* sample_weights;  // <a(n), a2(m)> of the block, in rows of sample_stride
   int64_t sample_stride;
   T* expanded;  // one row of column weights per sample of the rows
+  T* partial;   // sums of the terms so far
+  int64_t partial_row;
   int64_t row, rows, column, columns;
   int64_t sample_of_column[max_chunk], offsets[max_chunk];
   const T* weights[max_chunk];
   T* to[max_chunk];
 
-  PointwiseChunk(const BlockTask<T>& block, T* scratch, int64_t stride)
+  PointwiseChunk(const BlockTask<T>& block, T* scratch, int64_t stride, int64_t step)
       : task(block),
         f(*block.problem),
         sample_weights(scratch),
         sample_stride(stride),
-        expanded(scratch + block.left.samples * stride) {}
+        expanded(scratch + block.left.samples * stride),
+        partial(expanded + step * step),
+        partial_row(step) {}
 
   void set_columns(int64_t first, int64_t count) {
     column = first;
@@ -86,14 +98,44 @@ struct PointwiseChunk {
     for (int64_t j = 0; j < columns; ++j) line[j] = from[sample_of_column[j]];
   }
 
+  // The terms in blocks of nearly equal length; what all but the last one sum is held back beside the result,
+  // whose rows are far apart.
   void run() const {
-    const bool contiguous = f.out_e == 1 && f.out_m == f.right.classes;
-    const ScaleAndAdd<S> epilogue{weights, to, offsets, columns, contiguous};
     const int64_t diagonal = task.on_diagonal ? column - row : all_rows;
-    for (int64_t q = 0; q < f.outputs; q += task.depth) {
-      product<S>(rows, columns, smaller(task.depth, f.outputs - q),
-                 panels_at<S>(task.left.g, row, f.outputs, q),
-                 panels_at<S>(task.right.g, column, f.outputs, q), epilogue, diagonal);
+    const int64_t blocks = (f.outputs + task.depth - 1) / task.depth,
+                  block = (f.outputs + blocks - 1) / blocks;
+    int64_t q = 0;
+    for (; q + block < f.outputs; q += block) {
+      const Operand<T> left = panels_at<S>(task.left.g, row, f.outputs, q);
+      const Operand<T> right = panels_at<S>(task.right.g, column, f.outputs, q);
+      if (q == 0) {
+        product<S>(rows, columns, block, left, right, StorePadded<S, false>{partial, partial_row}, diagonal);
+      } else {
+        product<S>(rows, columns, block, left, right, StorePadded<S, true>{partial, partial_row}, diagonal);
+      }
+    }
+    finish(q, diagonal);
+  }
+
+  // Terms q ... are added to those before them, and all to the result, a panel of rows at a time.
+  void finish(int64_t q, int64_t diagonal) const {
+    const bool contiguous = f.out_e == 1 && f.out_m == f.right.classes;
+    const Operand<T> right = panels_at<S>(task.right.g, column, f.outputs, q);
+    for (int64_t i = 0; i < rows; i += panel_width<S>) {
+      if (contiguous) fetch_result(i + panel_width<S>, smaller(rows, i + 2 * panel_width<S>));
+      const T* before = q ? partial + i * partial_row : nullptr;
+      const ScaleAndAdd<S> epilogue{weights + i, to + i, offsets, columns, contiguous, before, partial_row};
+      product<S>(smaller(panel_width<S>, rows - i), columns, f.outputs - q,
+                 panels_at<S>(task.left.g, row + i, f.outputs, q), right, epilogue, diagonal - i);
+    }
+  }
+
+  // Asks for rows i ... last - 1 of the result, which the processor would not foresee.
+  void fetch_result(int64_t i, int64_t last) const {
+    constexpr int64_t line = 64 / static_cast<int64_t>(sizeof(T));
+    for (; i < last; ++i) {
+      const T* out = to[i] + offsets[0];
+      for (int64_t j = 0; j < columns; j += line) __builtin_prefetch(out + j, 1, 2);
     }
   }
 };
@@ -106,7 +148,7 @@ inline void run_pointwise(const BlockTask<typename S::T>& task, typename S::T* s
   product_blocked<S>(task.left.samples, task.right.samples, f.inputs, task.depth,
                      panels_at<S>(task.left.a, 0, f.inputs, 0), panels_at<S>(task.right.a, 0, f.inputs, 0),
                      scratch, stride);
-  PointwiseChunk<S> chunk(task, scratch, stride);
+  PointwiseChunk<S> chunk(task, scratch, stride, step);
   for (int64_t j = 0; j < columns; j += step) {
     chunk.set_columns(j, smaller(step, columns - j));
     for (int64_t i = 0; i < rows; i += step) {

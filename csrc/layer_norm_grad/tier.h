@@ -1,6 +1,8 @@
 // The kernels of one vector tier, written once; included once by each tier's file. S is a SIMD trait of
 // common/.
 #pragma once
+#include <immintrin.h>
+
 #include "layer_norm_grad/kernels.h"
 
 namespace twophase {
@@ -8,7 +10,15 @@ namespace {
 
 constexpr int64_t summed_at_once = 64;  // positions, before they are added to the sums of those before
 
+constexpr int64_t fetched_ahead = 2048;  // elements at least, from those of g that are read to those fetched
+
 inline int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
+inline int64_t larger(int64_t a, int64_t b) { return a > b ? a : b; }
+
+template <class T>
+inline void fetch(const T* from) {
+  _mm_prefetch(reinterpret_cast<const char*>(from), _MM_HINT_T0);
+}
 
 // The first `count` elements, all of a register if `whole`.
 template <class S, bool whole>
@@ -25,7 +35,7 @@ inline void store(typename S::T* to, int64_t count, typename S::Reg value) {
 template <class S, int R>
 struct Positions {
   using Reg = typename S::Reg;
-  int64_t features;
+  int64_t features, ahead;
   const typename S::T *g, *x, *weight;
   typename S::T *out, *weight_sum, *bias_sum;
   Reg mean[R], rstd[R];
@@ -45,8 +55,11 @@ inline void sum_step(const Positions<S, R>& p, int64_t d, int64_t count, typenam
   const Reg w = load<S, whole>(p.weight + d, count);
 #pragma GCC unroll 8
   for (int r = 0; r < R; ++r) {
-    const Reg g = load<S, whole>(p.g + r * p.features + d, count), scaled = S::mul(g, w);
-    const Reg x = normalised<S>(load<S, whole>(p.x + r * p.features + d, count), p.mean[r], p.rstd[r]);
+    const int64_t at = r * p.features + d;
+    fetch(p.g + at + p.ahead);
+    fetch(p.out + at);
+    const Reg g = load<S, whole>(p.g + at, count), scaled = S::mul(g, w);
+    const Reg x = normalised<S>(load<S, whole>(p.x + at, count), p.mean[r], p.rstd[r]);
     by_bias = S::add(by_bias, g);
     by_weight = S::fma(g, x, by_weight);
     gw[r] = S::add(gw[r], scaled);
@@ -75,8 +88,11 @@ template <class S, int R>
 inline void some_rows(const LayerNormRows<typename S::T>& f, int64_t t, int64_t stride) {
   using Reg = typename S::Reg;
   const int64_t first = t * f.features, whole = f.features / S::lanes * S::lanes, rest = f.features - whole;
-  Positions<S, R> p{f.features, f.g + first,     f.x + first, f.weight, f.out + first,
-                    f.sums,     f.sums + stride, {},          {}};
+  Positions<S, R> p{f.features,  larger(R * f.features, fetched_ahead),
+                    f.g + first, f.x + first,
+                    f.weight,    f.out + first,
+                    f.sums,      f.sums + stride,
+                    {},          {}};
   Reg gw[R], gwx[R];
   for (int r = 0; r < R; ++r) {
     p.mean[r] = S::fill(f.mean[t + r]), p.rstd[r] = S::fill(f.rstd[t + r]);

@@ -79,26 +79,11 @@ class LinearInputDriver {
     });
   }
 
-  // Panel after panel, while the next one comes to L2: a transposition waits for every line it asks for.
-  void pack_cotangents(const T* g, int64_t rows, T* left) const {
-    const int64_t panel = f_.outputs * k_.width;
-    fetch(g, std::min(k_.width, rows) * f_.outputs);
-    for (int64_t i = 0; i < rows; i += k_.width, g += panel, left += panel) {
-      fetch(g + panel, std::min(k_.width, rows - i - k_.width) * f_.outputs);
-      const int64_t count = std::min(k_.width, rows - i);
-      k_.pack({g, count, 0, f_.outputs, 1}, 0, count, f_.outputs, left, panel, k_.width, 0);
-    }
-  }
-
-  static void fetch(const T* from, int64_t count) {
-    for (int64_t i = 0; i < count; i += 64 / static_cast<int64_t>(sizeof(T)))
-      __builtin_prefetch(from + i, 0, 2);
-  }
-
   void run_block(int64_t row_block, int64_t column_block, Scratch& s) {
     const int64_t first = row_block * row_step_, rows = std::min(row_step_, rows_ - first);
     const int64_t column = column_block * column_step_;
-    pack_cotangents(f_.g + first * f_.outputs, rows, s.left.data());
+    const Rows<T> g{f_.g + first * f_.outputs, rows, 0, f_.outputs, 1};
+    k_.pack(g, 0, rows, f_.outputs, s.left.data(), f_.outputs * k_.width, k_.width, 0);
     for (int64_t i = 0; i < rows && f_.scale; ++i) {
       const int64_t b = (first + i) / (f_.classes * f_.positions), t = (first + i) % f_.positions;
       s.scale[static_cast<size_t>(i)] = f_.scale + (b * f_.positions + t) * f_.inputs + column;

@@ -60,6 +60,22 @@ struct SharedSums {
   }
 };
 
+// The least from which all others follow: y = x + d, so <x, y> = xx + dx, and <d, x + y> = 2 dx + dd.
+template <class V>
+struct NearSums {
+  typename V::Register xx = V::zero(), dd = V::zero(), dx = V::zero(), max_abs_d = V::zero();
+  typename V::Count equal = V::zero_count();
+
+  void add(typename V::Register x, typename V::Register y) {
+    const typename V::Register d = V::subtract(y, x);
+    xx = V::multiply_add(x, x, xx);
+    dd = V::multiply_add(d, d, dd);
+    dx = V::multiply_add(d, x, dx);
+    max_abs_d = V::larger(d, max_abs_d);
+    equal = V::count_zeros(equal, d);
+  }
+};
+
 template <class V>
 struct ResidualSums {
   typename V::Register scale, ee = V::zero(), ex = V::zero();
@@ -109,9 +125,8 @@ inline double widen_elements(const E* y, int64_t size, double* wide) {
 
 // The runs lie far apart, and the processor's own prefetching starts anew in each chunk, so each line of x
 // asks for one of what comes next. Measured: about twice as fast from memory. `sums` as in `sweep`.
-template <class V, class E>
-inline SharedSums<V> sweep_shared(const E* x, const double* y, int64_t size, const E* next,
-                                  SharedSums<V> sums) {
+template <class V, class Sums, class E>
+inline Sums sweep_shared(const E* x, const double* y, int64_t size, const E* next, Sums sums) {
   constexpr int64_t width = V::width, line = 64 / static_cast<int64_t>(sizeof(E));
   int64_t i = 0;
   for (; i + line <= size; i += line) {
@@ -146,14 +161,29 @@ inline Sums sweep_elements(Element element, const void* x, const void* y, int64_
   });
 }
 
-// What all kinds of sums have in common, and the two that they have not.
+template <class V, class Sums>
+inline Sums sweep_shared(Element element, const void* x, const SharedChunk& y, int64_t size,
+                         const void* next) {
+  return with_elements(element, x, [&](auto* elements) {
+    return sweep_shared<V>(elements, y.wide, size, static_cast<decltype(elements)>(next), Sums());
+  });
+}
+
+// max |d| of all kinds of sums, and how many entries differ.
+template <class V, class Sums>
+inline void set_differences(const Sums& s, int64_t size, ChunkMoments& moments) {
+  moments.max_abs_d =
+      moments.dd == moments.dd ? V::largest(s.max_abs_d) : moments.dd;  // lanes may lose a NaN
+  const int64_t fill = (V::width - size % V::width) % V::width;         // zeros at the end, all equal
+  moments.changed = static_cast<double>(size + fill - V::total(s.equal));
+}
+
+// What the kinds with five sums have in common, and the two that they have not.
 template <class V, class Sums>
 inline ChunkMoments moments_of(const Sums& s, int64_t size, double yy, double dy) {
-  const double dd = V::sum(s.dd);
-  const double max_abs_d = dd == dd ? V::largest(s.max_abs_d) : dd;  // a maximum over lanes may lose a NaN
-  const int64_t fill = (V::width - size % V::width) % V::width;      // zeros at the end, all equal
-  const double changed = static_cast<double>(size + fill - V::total(s.equal));
-  return {V::sum(s.xy), V::sum(s.xx), yy, dd, V::sum(s.dx), V::sum(s.ds), max_abs_d, changed, dy};
+  ChunkMoments moments{V::sum(s.xy), V::sum(s.xx), yy, V::sum(s.dd), V::sum(s.dx), V::sum(s.ds), 0, 0, dy};
+  set_differences<V>(s, size, moments);
+  return moments;
 }
 
 template <class V, bool with_dy>
@@ -167,13 +197,22 @@ double chunk_widen(Element element, const void* y, int64_t size, double* wide) {
   return with_elements(element, y, [&](auto* elements) { return widen_elements<V>(elements, size, wide); });
 }
 
+constexpr double nearly_equal = 4;  // |x|^2 up to so many times |y|^2
+
+// Three of the five sums, and the others from those: with |x| <= 2 |y| the errors of xx + dx are at most some
+// times those of <x, y> itself, each some roundings of |x| |y|, and those of 2 dx + dd are those of |d| (|x|
+// + |y|) always. A longer x, infinities and NaN get all five.
 template <class V>
 ChunkMoments chunk_shared(Element element, const void* x, const SharedChunk& y, int64_t size,
                           const void* next) {
-  const auto s = with_elements(element, x, [&](auto* elements) {
-    return sweep_shared<V>(elements, y.wide, size, static_cast<decltype(elements)>(next), SharedSums<V>());
-  });
-  return moments_of<V>(s, size, y.yy, 0);
+  const auto s = sweep_shared<V, NearSums<V>>(element, x, y, size, next);
+  const double xx = V::sum(s.xx), dd = V::sum(s.dd), dx = V::sum(s.dx);
+  if (!(xx <= nearly_equal * y.yy && xx + dd < __builtin_inf())) {
+    return moments_of<V>(sweep_shared<V, SharedSums<V>>(element, x, y, size, next), size, y.yy, 0);
+  }
+  ChunkMoments moments{xx + dx, xx, y.yy, dd, dx, 2 * dx + dd, 0, 0, 0};
+  set_differences<V>(s, size, moments);
+  return moments;
 }
 
 template <class V>

@@ -13,7 +13,7 @@ namespace twophase {
 
 constexpr int64_t kGroup = 65536;        // elements of a vector summed by one task
 constexpr int64_t kChunkBytes = 131072;  // of all runs together, so that a chunk of all pairs stays in L2
-constexpr int64_t kSharedBytes = 4096;   // of each run, where only y meets others: a page
+constexpr int64_t kSharedBytes = 8192;   // of each run, where only y meets others: two pages
 constexpr int64_t kMaxChunk = 4096;      // elements
 constexpr int64_t kSerialElements = 32768;
 

@@ -58,6 +58,14 @@ class Blocks:
         return [self.rows, self.columns, self.depth, self.workspace]
 
 
+_POINTWISE = Blocks(depth=192)  # its blocks hold one sum where those of `tiles` hold two, and stay in L2 even so
+
+
+def blocks(method: Method) -> Blocks:
+    """Return the block sizes of a method."""
+    return _POINTWISE if method == "pointwise" else Blocks()
+
+
 @dataclass(frozen=True)
 class Sizes:
     """Sizes of one call: samples N and M, positions T and S, classes C and C', inputs d, outputs p."""

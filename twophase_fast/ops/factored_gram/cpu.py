@@ -66,7 +66,7 @@ def factored_gram_(
     """Add the factored Gram block to `out`; without a2 and g2 only the upper triangle."""
     sizes = _sizes(a, g, a2, g2)
     method = config.method(sizes, output, split=_cpu.splits(precision, out))
-    run(out, a, g, a2, g2, output, method, config.Blocks(), precision)
+    run(out, a, g, a2, g2, output, method, config.blocks(method), precision)
 
 
 def run(
