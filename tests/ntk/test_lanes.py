@@ -1,7 +1,5 @@
 """Two lanes and the way to the host, on a driver that runs nothing before it must: what nobody awaits goes wrong."""
 
-from collections import deque
-from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 
@@ -9,70 +7,13 @@ import pytest
 import torch
 
 import twophase_fast as tp
+from tests.ntk.drivers import Eager, Lazy
 from tests.ntk.pretend import DEVICE, Pretend, PretendDevice, move_, moved
 from twophase_fast._model_cases import MODEL_CASES
 from twophase_fast.ntk import block, checks, computation, lanes, stream
 from twophase_fast.ntk.lanes import OneLane, TwoLanes
 from twophase_fast.ntk.outbox import BUFFERS, Handover, Outbox
 from twophase_fast.ntk.plan import Group
-
-
-class Lazy:
-    """A driver whose streams do their work as late as they may: when the host waits for an event.
-
-    `do` puts work on the current stream. Everything that is asked of the driver is in `log`, in order.
-    """
-
-    def __init__(self):
-        self.queues = {"caller": deque()}
-        self.now, self.log, self.kept = "caller", [], []
-
-    def stream(self, name):
-        self.queues.setdefault(name, deque())
-        return name
-
-    def current(self):
-        return self.now
-
-    @contextmanager
-    def using(self, stream):
-        before, self.now = self.now, stream
-        self.log.append(f"on {stream}")
-        yield
-        self.now = before
-
-    def do(self, work, name=""):
-        self.queues[self.now].append(("work", work))
-        self.log.append(f"{name} on {self.now}")
-
-    def wait(self, stream, other):
-        self.log.append(f"{stream} waits for {other}")
-        self.queues[stream].append(("wait", self.event(other)))
-
-    def keep(self, tensor, stream):
-        self.log.append(f"kept for {stream}")
-        self.kept.append((tensor, stream))
-
-    def event(self, stream):
-        event = [False]
-        self.queues[stream].append(("event", (event, stream)))
-        event.append(stream)
-        return event
-
-    def finish(self, event):
-        self.log.append("host waits")
-        self.run_to(event)
-
-    def run_to(self, event):
-        queue = self.queues[event[1]]
-        while not event[0]:
-            kind, what = queue.popleft()
-            if kind == "work":
-                what()
-            elif kind == "event":
-                what[0][0] = True
-            elif not what[0]:
-                self.run_to(what)
 
 
 def test_a_block_waits_for_its_capture_and_keeps_what_that_made():
@@ -200,13 +141,6 @@ def test_without_a_gpu_blocks_are_handed_over_at_once():
     got = []
     Handover().send(torch.ones(2), got.append)
     assert len(got) == 1
-
-
-class Eager(Lazy):
-    """A driver whose streams work at once, as the CPU that stands in does."""
-
-    def do(self, work, name=""):
-        work()
 
 
 @pytest.fixture

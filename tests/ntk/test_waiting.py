@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 import twophase_fast as tp
+from tests.ntk.drivers import Eager
 from tests.ntk.pretend import DEVICE, Pretend, PretendDevice, WaitedError, move_, moved, waiting
 from twophase_fast._model_cases import MODEL_CASES
 from twophase_fast._types import InputError, UnsupportedModelError
@@ -28,6 +29,7 @@ def gpu(monkeypatch):
     monkeypatch.setattr(block.Block, "enqueue", watched)
     for module in (checks, computation):
         monkeypatch.setattr(module, "is_asynchronous", lambda device: device == DEVICE)
+    monkeypatch.setattr(computation, "driver_of", lambda device: Eager())
     monkeypatch.setattr(torch, "is_autocast_enabled", lambda device_type="cpu": False)  # torch knows no such device
     with PretendDevice():
         yield
