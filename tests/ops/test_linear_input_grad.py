@@ -56,7 +56,8 @@ def test_takes_the_weight_as_torch_saves_it(tier, monkeypatch):
     results = []
     for matrix in (weight, weight.t().contiguous().t(), weight.repeat(1, 2)[:, ::2].copy_(weight)):
         results.append(ops.linear_input_grad_(g.new_empty(5, 2, 1, 50), g, matrix, backend=backend))
-    assert all(torch.equal(result, results[0]) for result in results)
+    same = torch.equal if backend == "cpu" else torch.allclose  # torch's product has its own order for each layout
+    assert all(same(result, results[0]) for result in results)
     torch.testing.assert_close(results[0], g @ layer.weight.detach(), rtol=1e-5, atol=1e-6)
 
 
