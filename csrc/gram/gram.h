@@ -3,7 +3,7 @@
 //   out(b, i, j) += sum over q < k of x(b, i, q) * y(b, j, q)        b < batch, i < n, j < m
 //
 // symmetric (y is x, m is n): only micro-tiles that hold an entry with i <= j are touched; the entries below
-// the diagonal hold garbage until `symmetrize`.
+// the diagonal hold garbage until `symmetrize`; a block on the diagonal is packed once for both sides.
 //
 // float and double, arithmetic in that type, every stride free. Work: n m k multiply-adds, n (n + 1) k / 2
 // when symmetric. Memory beside the operands: at most 2 x 768 KiB per thread, plus 16 MiB of partial sums

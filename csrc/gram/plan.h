@@ -8,7 +8,7 @@ namespace twophase {
 struct GramPlan {
   int64_t tile;        // rows and columns of a task's output
   int64_t slices;      // parts of k
-  int64_t slice_size;  // elements of k in a slice, a multiple of 1024
+  int64_t slice_size;  // elements of k in a slice, a multiple of 768
 };
 
 // One task: a tile of one matrix of the batch, over one slice of k.

@@ -6,10 +6,30 @@
 
 #include "common/parallel.h"
 #include "common/workspace.h"
+#include "common/x86.h"
+#include "gram/kernels.h"
 #include "gram/plan.h"
 
 namespace twophase {
 namespace {
+
+#ifdef TWOPHASE_X86
+const TriangleKernels<float>& triangles_of(Isa isa, float) {
+  return isa < Isa::avx512 ? triangle_avx2_f32 : triangle_avx512_f32;
+}
+const TriangleKernels<double>& triangles_of(Isa isa, double) {
+  return isa < Isa::avx512 ? triangle_avx2_f64 : triangle_avx512_f64;
+}
+#endif
+
+// Null where blocks on the diagonal are like the others.
+template <class T>
+const TriangleKernels<T>* triangles(Isa isa) {
+#ifdef TWOPHASE_X86
+  if (isa != Isa::scalar) return &triangles_of(isa, T());
+#endif
+  return nullptr;
+}
 
 constexpr int64_t kSerialWork = 1 << 16;  // multiply-adds below which starting threads does not pay
 
@@ -35,6 +55,7 @@ class GramRun {
   GramRun(const GramProblem<T>& problem, Isa isa, int threads)
       : p_(problem),
         gemm_(gemm<T>(isa)),
+        triangles_(triangles<T>(isa)),
         threads_(problem.batch * problem.n * problem.m * problem.k < kSerialWork ? 1 : threads),
         plan_(plan_gram(p_.batch, p_.n, p_.m, p_.k, p_.symmetric, sizeof(T), threads_)),
         partial_(plan_.slices > 1 ? plan_.slices * p_.batch * p_.n * p_.m : 0) {}
@@ -51,8 +72,10 @@ class GramRun {
 
  private:
   int64_t scratch_size() const {
-    return gemm_.scratch_size(std::min(plan_.tile, p_.n), std::min(plan_.tile, p_.m),
-                              std::min(plan_.slice_size, p_.k));
+    const int64_t rows = std::min(plan_.tile, p_.n), columns = std::min(plan_.tile, p_.m);
+    const int64_t k = std::min(plan_.slice_size, p_.k), depth = std::min(gemm_.depth, k);
+    return std::max(gemm_.scratch_size(rows, columns, k),
+                    triangles_ ? triangles_->scratch_size(rows, depth) : 0);
   }
 
   void multiply(const GramTask& task, T* scratch) {
@@ -62,8 +85,12 @@ class GramRun {
                           p_.symmetric ? task.col - task.row : GemmShape{}.diagonal};
     const View<T> out =
         plan_.slices > 1 ? cleared_partial(task, shape) : p_.out.at(task.batch, task.row, task.col);
-    gemm_.multiply(shape, p_.x.at(task.batch, task.row, first), p_.y.at(task.batch, task.col, first), out,
-                   scratch);
+    const View<const T> x = p_.x.at(task.batch, task.row, first);
+    if (triangles_ && p_.symmetric && task.row == task.col) {
+      triangles_->add(shape.m, shape.k, gemm_.depth, x, out, scratch);
+    } else {
+      gemm_.multiply(shape, x, p_.y.at(task.batch, task.col, first), out, scratch);
+    }
   }
 
   T* partial(int64_t slice, int64_t batch, int64_t row) {
@@ -95,6 +122,7 @@ class GramRun {
 
   const GramProblem<T>& p_;
   const Gemm<T>& gemm_;
+  const TriangleKernels<T>* triangles_;
   const int threads_;
   const GramPlan plan_;
   Workspace<T> partial_;
