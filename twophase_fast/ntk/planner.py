@@ -22,9 +22,9 @@ from twophase_fast.ntk.program import Program
 from twophase_fast.ntk.sizer import Sizer
 from twophase_fast.ntk.survey import Profile, with_rows
 
-_LONG = 2.0  # seconds from which on looking for a lower peak pays
-_PATIENCE = 0.04  # share of the time that may be lost for a lower peak
-_SHARES = (0.25, 0.4, 0.55, 0.7, 0.85)  # of the fastest plan's peak
+_LONG = 0.01  # seconds from which on looking for a lower peak pays
+_PATIENCE = 0.02  # share of the time that may be lost for a lower peak
+_SHARES = (0.25, 0.35, 0.5, 0.6, 0.7, 0.8, 0.9, 0.97)  # of the fastest plan's peak, tried from the lowest on
 
 
 def make_plan(

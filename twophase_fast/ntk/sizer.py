@@ -55,7 +55,7 @@ class _Machine:
     flops: float
 
 
-_CPU = _Machine(256, 512 * MIB, 256 * MIB, 15e-6, 4.0, 1e10, 2.5e9, 1e11)
+_CPU = _Machine(256, 512 * MIB, 256 * MIB, 15e-6, 8.0, 1e10, 2.5e9, 1e11)
 _GPU = _Machine(2048, 8192 * MIB, 1024 * MIB, 12e-6, 2.0, 1e12, 1e12, 2e13)
 """Rough rates of a data-centre GPU, from data sheets; not measured."""
 
