@@ -39,7 +39,8 @@ class _Machine:
         transient_bytes: Of one tile; larger ones are no faster.
         slice_bytes: Of materialised Jacobians at a time.
         node_seconds: Fixed cost of one node in a pull-back.
-        batched_nodes: The same under a batched call or by rule, relatively.
+        batched_nodes: The same under a batched call of torch's engine, relatively.
+        nodes_by_rule: The same by rule.
         weight_rate: Bytes per second of weights, which are read once per call.
         rate: Bytes per second of activations that are pulled back.
         flops: Per second.
@@ -50,13 +51,14 @@ class _Machine:
     slice_bytes: int
     node_seconds: float
     batched_nodes: float
+    nodes_by_rule: float
     weight_rate: float
     rate: float
     flops: float
 
 
-_CPU = _Machine(256, 512 * MIB, 256 * MIB, 15e-6, 8.0, 1e10, 2.5e9, 1e11)
-_GPU = _Machine(2048, 8192 * MIB, 1024 * MIB, 12e-6, 2.0, 1e12, 1e12, 2e13)
+_CPU = _Machine(256, 512 * MIB, 256 * MIB, 15e-6, 4.0, 8.0, 1e10, 2.5e9, 1e11)
+_GPU = _Machine(2048, 8192 * MIB, 1024 * MIB, 12e-6, 2.0, 2.0, 1e12, 1e12, 2e13)
 """Rough rates of a data-centre GPU, from data sheets; not measured."""
 
 
@@ -282,7 +284,8 @@ class Sizer:
         calls = tiles * chunks * -(-shape.chunk // shape.at_once)
         doubled = 2.0 if shape.tile == 1 and task.samples > 1 else 1.0
         forward = tiles * chunks * self._node + task.samples * chunks * self._once * _FORWARD
-        slower = self.machine.batched_nodes if shape.at_once > 1 or self.program.by_rule else 1.0
+        slower = self.machine.batched_nodes if shape.at_once > 1 else 1.0
+        slower = self.machine.nodes_by_rule if self.program.by_rule else slower
         return doubled * forward, doubled * (calls * self._node * slower + task.samples * task.classes * self._once)
 
     def smallest(self, tile: int | None) -> int:
