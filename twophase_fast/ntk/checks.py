@@ -63,7 +63,7 @@ def all_finite(tensor: torch.Tensor) -> torch.Tensor:
 
 
 def same_rows(given: torch.Tensor, expected: torch.Tensor) -> torch.Tensor:
-    """Return a scalar: whether outputs of the same samples differ by no more than `probe.check_same_rows` allows."""
+    """Return a scalar: whether outputs of the same samples in two batches differ by no more than rounding."""
     limits = torch.finfo(expected.dtype)
     scale = expected.abs().max().clamp_min(limits.tiny)
     return (given - expected).abs().max() <= _SAME * limits.eps**0.5 * scale

@@ -95,8 +95,9 @@ def pull_back(
         flow = _Flow(start.graph, route, shelf, ks, precision)
         early = arrived if ks == slice(0, len(start)) else None
         if route.plain:
-            for part in [ks] if batched else [slice(k, k + 1) for k in range(ks.start, ks.stop)]:
-                flow.through_engine(root, start.cotangents(part), part)
+            together = batched and at_once > 1
+            for part in [ks] if together else [slice(k, k + 1) for k in range(ks.start, ks.stop)]:
+                flow.through_engine(root, start.cotangents(part), part, batched=together)
         else:
             for node in flow.along(root, start.cotangents(ks)):
                 if early is not None:
@@ -224,10 +225,9 @@ class _Flow:
         self._wanted = frozenset(shelf.places)
         self._pending: dict[Place, _Buffer] = {}
 
-    def through_engine(self, root: Place, cotangents: torch.Tensor, ks: slice) -> None:
+    def through_engine(self, root: Place, cotangents: torch.Tensor, ks: slice, *, batched: bool) -> None:
         """Let torch's engine run everything."""
         places = self._shelf.places
-        batched = len(cotangents) > 1
         grads = pull([self._edge(root)], [self._edge(p) for p in places], [cotangents], batched=batched)
         for place, grad in zip(places, grads):
             self._shelf.put(place, ks, None if grad is None else grad.detach())
