@@ -364,7 +364,7 @@ def test_factors_are_handed_over_as_they_arrive():
 
 @pytest.mark.parametrize(
     ("name", "batched"),
-    [("mlp", True), ("vit", True), ("gpt_tied", True), ("tutorial_cnn", False), ("multihead_batch_first", False)],
+    [("mlp", True), ("vit", True), ("gpt_tied", True), ("tutorial_cnn", False)],
 )
 def test_torch_s_engine_alone_brings_the_same(monkeypatch, name, batched):
     """What a GPU does: no rules, several outputs in one batched call where every node can be called so."""
@@ -374,4 +374,26 @@ def test_torch_s_engine_alone_brings_the_same(monkeypatch, name, batched):
     assert not info.plan.by_rule
     assert (info.looped == "") == batched
     assert info.plan.at_once > 1 if batched else info.plan.at_once == 1
+    assert_same(kernel, tp.ntk.naive_entk(model, x))
+
+
+class Squared(nn.Module):
+    """Multiplies in Python between two layers; torch has no batched backward for that."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b = nn.Linear(5, 6), nn.Linear(6, 7)
+
+    def forward(self, x):
+        """Return [N, 7]."""
+        h = self.a(x)
+        return self.b(Product.apply(h, h))
+
+
+def test_nodes_without_a_batched_backward_are_run_output_by_output(monkeypatch):
+    monkeypatch.setattr("twophase_fast.ntk.route._by_rule", lambda *_: frozenset())
+    model, x = Squared().double(), normal(4, 5)
+    kernel, info = tp.entk(model, x, return_info=True)
+    assert "vmap" in info.looped
+    assert info.plan.at_once == 1
     assert_same(kernel, tp.ntk.naive_entk(model, x))
