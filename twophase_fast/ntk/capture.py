@@ -14,12 +14,13 @@ import torch
 
 from twophase_fast._types import Precision, UnsupportedModelError
 from twophase_fast.ntk.checks import Checks, same_rows
+from twophase_fast.ntk.collector import Collected
 from twophase_fast.ntk.forward import Function
 from twophase_fast.ntk.graph import Graph, Place
 from twophase_fast.ntk.inputs import Batch
 from twophase_fast.ntk.probe import Structure, check_same_rows, irregular_uses
 from twophase_fast.ntk.program import Cut
-from twophase_fast.ntk.pullback import Collected, Start, pull_back
+from twophase_fast.ntk.pullback import Start, pull_back
 from twophase_fast.ntk.readout import FeatureSeeds, Readout, ReadoutFactor
 from twophase_fast.ntk.uses import SlotSpec, UseSpec
 from twophase_fast.rules import RULES, Use, generic
