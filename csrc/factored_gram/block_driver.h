@@ -37,7 +37,10 @@ class BlockDriver {
 
  private:
   int64_t size_of_block(const FactoredSide<T>& side) const {
-    if (method_ == GramMethod::pointwise) return block_size(side, side.classes, blocks_.rows, kernels_.width);
+    if (method_ == GramMethod::pointwise) {
+      // Half a panel of inputs at least, as what is padded is multiplied, too.
+      return block_size(side, side.classes, blocks_.rows, kernels_.width, kernels_.width / 2);
+    }
     return block_size(side, side.positions, blocks_.rows);
   }
 

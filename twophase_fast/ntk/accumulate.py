@@ -146,8 +146,12 @@ class Accumulator:
 
     def flush(self) -> None:
         """Add the narrow Jacobians collected so far, and let go of the memory of slices."""
-        self._places.clear()
+        self.let_go()
         self._add_packed()
+
+    def let_go(self) -> None:
+        """Let go of the memory of slices."""
+        self._places.clear()
 
     def _add_packed(self) -> None:
         if not self._packed:

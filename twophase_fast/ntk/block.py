@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -12,7 +12,7 @@ from twophase_fast._pages import give_back
 from twophase_fast.ntk.accumulate import Accumulator
 from twophase_fast.ntk.biases import merge_biases
 from twophase_fast.ntk.capture import AnyFactor, Section, capture_section
-from twophase_fast.ntk.checks import Checks, all_finite, require_finite
+from twophase_fast.ntk.checks import Checks, all_finite, is_asynchronous, require_finite
 from twophase_fast.ntk.inputs import Batch
 from twophase_fast.ntk.plan import Group
 from twophase_fast.ntk.probe import Structure
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from twophase_fast.ntk.computation import Computation
 
 Shelves = dict[str, Shelf]
+Finish = Callable[[str, Shelf], None]
 
 
 class Block:
@@ -84,13 +85,22 @@ class Block:
     def _add_group(self, position: int, chunk: slice, own: dict[str, Accumulator | LiftedAccumulator]) -> None:
         """Capture one group on both sides for some of the outputs and add its Gram blocks."""
         group, info = self._plan.groups[position], self._all.info
+
+        def finish(name: str, shelf: Shelf) -> None:
+            if not shelf.empty:
+                with info.timed("gram"):
+                    own[name].select(chunk)
+                    self._add(own[name], name, [shelf])
+                    own[name].let_go()
+
+        at_once = finish if self._adds_at_once() else None
         with self._lanes.capture(), info.timed("capture"):
-            shelves = [self._capture(side, group, chunk) for side in self._sides]
+            shelves = [self._capture(side, group, chunk, at_once) for side in self._sides]
             give_back()
         made = (tensor for side in shelves for shelf in side.values() for tensor in shelf.tensors())
         with self._lanes.gram(made), info.timed("gram"):
             for name in self._all.function.parameters:
-                if all(name in shelf for shelf in shelves):  # elsewhere its block is zero
+                if all(name in side for side in shelves):  # elsewhere its block is zero, or was added
                     own[name].select(chunk)
                     self._add(own[name], name, [shelf.pop(name) for shelf in shelves])
             for name in group.names:
@@ -98,18 +108,22 @@ class Block:
             give_back()
         self._bar.update(len(self._sides))
 
-    def _capture(self, side: _Side, group: Group, chunk: slice) -> Shelves:
-        """Return parameter name -> factors of every tile of a side."""
+    def _adds_at_once(self) -> bool:
+        """Return whether a parameter's block is added as soon as its factor is there, while the pull-back goes on.
+
+        That is where one tile holds all samples; on a GPU the blocks of a group wait for each other, in few launches.
+        """
+        one_tile = self._symmetric and self._sides[0].size <= self._plan.tile
+        return one_tile and not is_asynchronous(self._all.function.device)
+
+    def _capture(self, side: _Side, group: Group, chunk: slice, finish: Finish | None) -> Shelves:
+        """Return parameter name -> factors of every tile of a side, but for those that are finished at once."""
         tiles = pieces(side.size, self._plan.tile)
         shelves = {name: Shelf([piece.stop - piece.start for piece in tiles]) for name in group.names}
         for index, piece in enumerate(tiles):
-            taken = _Taken(shelves, self._plan.methods, {*self._all.partners, *self._all.partners.values()})
-            factors = self._capture_tile(side, index, piece, group, chunk, taken)
-            for bias in merge_biases(factors, self._all.partners, group.names):
-                self._all.info.methods[bias] = f"with {self._all.partners[bias]}"
-            for name in taken.missing():
-                taken.put(name, factors.pop(name, None))
-            del factors
+            taken = _Taken(shelves, self._plan.methods, self._all.partners, finish)
+            taken.put_rest(self._capture_tile(side, index, piece, group, chunk, taken))
+            self._all.info.methods |= {bias: f"with {self._all.partners[bias]}" for bias in taken.merged}
             self._all.keep_to_budget()
             self._bar.update(1)
         return {name: shelf for name, shelf in shelves.items() if not shelf.empty}
@@ -148,28 +162,58 @@ class Block:
 
 
 class _Taken:
-    """Puts one tile's factors on their shelves as soon as they are complete."""
+    """Puts one tile's factors on their shelves as soon as they are complete.
 
-    def __init__(self, shelves: Shelves, methods: Mapping[str, str], later: Collection[str]) -> None:
-        self._shelves, self._methods, self._later = shelves, methods, later
+    Args:
+        shelves: One per parameter.
+        methods: Parameter -> how its block is added.
+        partners: Bias -> weight that carries it; both wait for each other.
+        finish: Is handed the shelf of a parameter that was put, where that was the last tile.
+
+    Attributes:
+        merged: Biases that went with their weights.
+    """
+
+    def __init__(
+        self, shelves: Shelves, methods: Mapping[str, str], partners: Mapping[str, str], finish: Finish | None
+    ) -> None:
+        self._shelves, self._methods, self._finish = shelves, methods, finish
+        self._partners = {b: w for b, w in partners.items() if b in shelves and w in shelves}
+        self._pairs = {name: pair for pair in self._partners.items() for name in pair}
+        self._waiting: dict[str, AnyFactor] = {}
         self._done: set[str] = set()
+        self.merged: list[str] = []
 
     def __call__(self, name: str, factor: Factor) -> bool:
-        """Put a factor away unless others are needed first."""
-        if name in self._later or name not in self._shelves:
+        """Put a factor away, or let it wait for its partner."""
+        if name not in self._shelves:
             return False
-        self.put(name, factor)
+        self._waiting[name] = factor
+        together = self._pairs.get(name, (name,))
+        if all(n in self._waiting for n in together):
+            self._put_all({n: self._waiting.pop(n) for n in together}, together)
         return True
 
-    def put(self, name: str, factor: AnyFactor | None) -> None:
+    def put_rest(self, factors: dict[str, AnyFactor]) -> None:
+        """Put away what came at the end (and is taken out); a parameter without a factor has none in this tile."""
+        rest = [name for name in self._shelves if name not in self._done]
+        factors |= self._waiting
+        self._waiting.clear()
+        self._put_all(factors, rest)
+
+    def _put_all(self, factors: dict[str, AnyFactor], names: Iterable[str]) -> None:
+        self.merged += merge_biases(factors, self._partners, names)
+        for name in names:
+            self._put(name, factors.pop(name, None))
+
+    def _put(self, name: str, factor: AnyFactor | None) -> None:
         """Put a factor (None: this tile has none) in the smaller form where both will do."""
         materialise = self._methods.get(name) == "materialise" and not isinstance(factor, ReadoutFactor)
         self._shelves[name].put(factor, materialise=materialise)
         self._done.add(name)
-
-    def missing(self) -> list[str]:
-        """Return the parameters that were not put away yet."""
-        return [name for name in self._shelves if name not in self._done]
+        if self._finish is not None:
+            del factor  # of which the shelf keeps no more than it needs
+            self._finish(name, self._shelves[name])
 
 
 class _Side:

@@ -34,7 +34,7 @@ from twophase_fast.ops._precision import precision_that_runs
 _IRREGULAR_SLICE = 256 * 2**20
 _IRREGULAR_TILE = 64
 _PAGES = 0.7  # of the predicted bytes over the kernel: pages of large arrays, in use or kept for the next ones
-_LARGE = 2**28  # predicted bytes from which on memory is returned, budget or not
+_LARGE = 96 * 2**20  # predicted bytes from which on memory is returned, budget or not
 _FULL = 0.85  # of the budget in use: from here on free memory is returned after every tile
 
 
@@ -230,7 +230,8 @@ class Computation:
         """Return what `block` does, and what must be settled before it may be believed; waits for no GPU."""
         economy = self.budget is not None or self.info.plan.peak_bytes > _LARGE
         economy = economy and not is_asynchronous(self.function.device)  # it is the host's memory that is saved
-        pages = int(_PAGES * (self.info.plan.peak_bytes - self.info.plan.task.kernel_bytes))
+        plan = self.info.plan
+        pages = min(plan.array_bytes, int(_PAGES * (plan.peak_bytes - plan.task.kernel_bytes)))
         with tqdm(disable=True) as silent, economical(economy, pages):
             return Block(self, rows, columns, silent if bar is None else bar).enqueue()
 

@@ -130,6 +130,7 @@ class Plan:
         stages: Predicted seconds per stage: `probe`, `capture`, `gram`.
         profile: What the seconds hold for.
         by_rule: Whether it counts on a pull-back by rule (see `route`).
+        array_bytes: Of the peak, what large arrays of the engine's own take.
     """
 
     task: Task
@@ -146,6 +147,7 @@ class Plan:
     stages: dict[str, float] = field(repr=False, default_factory=dict)
     profile: str = "this machine"
     by_rule: bool = False
+    array_bytes: int = 0
 
     @property
     def chunks(self) -> list[slice]:

@@ -8,8 +8,8 @@ parameters cost one pull-back in all and only the forward pass again.
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 
 from torch.autograd.graph import Node
@@ -18,6 +18,7 @@ from twophase_fast.ntk.graph import Graph
 from twophase_fast.ntk.probe import Structure
 from twophase_fast.ntk.readout import Readout, root_of, route_of
 from twophase_fast.ntk.route import between
+from twophase_fast.ntk.tide import alive_bytes
 from twophase_fast.rules import backward
 
 
@@ -51,6 +52,7 @@ class Program:
         below: Share of the pull-back's work at depths up to each of these, starting with 0.
         by_rule: Whether nodes are run by rule, for several outputs in one call (see `route`).
         convolves: Whether convolutions are among them.
+        alive: By rule: position of a node -> bytes of the cotangents alive while it is run, per sample and output.
     """
 
     saved_bytes: int
@@ -61,6 +63,7 @@ class Program:
     below: tuple[float, ...] = (0.0,)
     by_rule: bool = False
     convolves: bool = False
+    alive: Mapping[int, int] = field(default_factory=dict)
 
     def share(self, start: int | None, end: int) -> float:
         """Return the share of the work between depth `start` (None: the outputs) and depth `end`."""
@@ -82,14 +85,18 @@ def describe(structure: Structure, readout: Readout | None) -> Program:
     graph, smaller = structure.graph, structure.smaller
     uses = structure.uses if readout is None else readout.uses
     targets = {graph.nodes[use.node] for use in uses}
-    relevant = between(graph, graph.nodes[root[0]] if (root := root_of(graph, readout)) else None, targets)
+    root = root_of(graph, readout)
+    relevant = between(graph, None if root is None else graph.nodes[root[0]], targets)
     growth = {n: _growth(smaller, graph, graph.index[n]) for n in relevant}
     depths, below = _work(growth)
     widest = max((max(sizes, default=0) for sizes in growth.values()), default=0)
     cuts = tuple(_cuts(graph, relevant, growth))
     route = route_of(structure, readout)
     convolves = any(graph.nodes[node].name() == backward.CONVOLUTION for node in route.by_rule)
-    return Program(structure.saved_bytes, widest, len(relevant), cuts, depths, below, not route.plain, convolves)
+    sizes = {(graph.index[node], j): size for node, outputs in growth.items() for j, size in enumerate(outputs)}
+    alive = {} if route.plain else alive_bytes(graph, route, root, sizes)
+    by_rule = not route.plain
+    return Program(structure.saved_bytes, widest, len(relevant), cuts, depths, below, by_rule, convolves, alive)
 
 
 def widest_program(programs: Sequence[Program]) -> Program:

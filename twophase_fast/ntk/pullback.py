@@ -277,7 +277,7 @@ class _Flow:
             waiting.memory.readers -= 1
             self._pending[place] = buffer
         else:
-            self._pending[place] = _Buffer(waiting.rows + buffer.rows)
+            self._pending[place] = _Buffer(torch.add(waiting.rows, buffer.rows, out=_like(waiting.rows)))
             waiting.memory.readers -= 1
             buffer.memory.readers -= 1
 
@@ -291,7 +291,7 @@ class _Flow:
         strided = backward.takes_strided(self._graph.nodes[place[0]])
         if not strided and not buffer.rows.is_contiguous():
             buffer.memory.readers -= 1
-            buffer = _Buffer(buffer.rows.contiguous())
+            buffer = _Buffer(_like(buffer.rows).copy_(buffer.rows))
         if place in self._wanted:
             if self._shelf.adopt(place, self._ks, buffer.rows):
                 buffer.memory.readers += 1
@@ -305,6 +305,11 @@ class _Flow:
         if waiting is None or waiting.memory.readers > 1 or place[0] not in self._route.by_rule:
             return None
         return waiting.rows if waiting.rows.is_contiguous() else None
+
+
+def _like(rows: torch.Tensor) -> torch.Tensor:
+    """Return contiguous room for as many cotangents."""
+    return room(rows.shape, rows.dtype, rows.device)
 
 
 def _beside(rows: torch.Tensor, arrived: Sequence[_Buffer]) -> _Buffer:

@@ -314,6 +314,10 @@ class LiftedAccumulator:
         """Add what the body's accumulator has collected so far."""
         self._body.flush()
 
+    def let_go(self) -> None:
+        """Let go of the memory that the body's accumulator holds ready."""
+        self._body.let_go()
+
     def kernel(self) -> torch.Tensor:
         """Return the finished kernel over V outputs."""
         body = self._body.kernel()

@@ -2,6 +2,10 @@
 
 peak = kernels + factors of one group (all samples of the block) + cotangents at cuts
 + max(one tile's graph and cotangents, Jacobian slices)
+
+Where one tile holds all samples on a CPU, blocks are added as the factors come:
+
+peak = kernels + the tile's graph and cotangents + the largest factor and its Jacobian slice
 """
 
 from __future__ import annotations
@@ -21,8 +25,11 @@ from twophase_fast.ntk.survey import Profile
 _TILES = (2048, 1024, 512, 256, 128, 64, 32, 16, 8, 4, 2)
 _CHUNKS = (1024, 512, 256, 128, 64, 32, 16, 8, 4, 2, 1)
 _AT_ONCE = (16, 4)  # outputs in one batched pull-back
-_LIBRARY_BYTES = 16 * MIB  # work areas of the kernels, of BLAS and of the threads
+_LIBRARY_BYTES = 4 * MIB  # work areas of the kernels, of BLAS and of the threads
+_PACKED_BYTES = 32 * MIB  # of a factor's copies, at most
+_ORDERS = 4  # of the largest weight, in other orders, are held by libraries and kernels
 _USABLE = 0.92  # of a budget: predictions are not exact
+_LEAST_SLICES = 64 * MIB  # enough for long products on a CPU
 _FRAGMENTS = 1.06  # what the allocator holds, relative to what was asked for
 _FLOWING = 2  # tensors of the largest size alive while cotangents flow
 
@@ -44,6 +51,7 @@ class _Machine:
         weight_rate: Bytes per second of weights, which are read once per call.
         rate: Bytes per second of activations that are pulled back.
         flops: Per second.
+        kept_rate: Bytes per second of factors that are kept for those of later tiles.
     """
 
     tile: int
@@ -55,10 +63,11 @@ class _Machine:
     weight_rate: float
     rate: float
     flops: float
+    kept_rate: float
 
 
-_CPU = _Machine(256, 512 * MIB, 256 * MIB, 15e-6, 4.0, 8.0, 1e10, 2.5e9, 1e11)
-_GPU = _Machine(2048, 8192 * MIB, 1024 * MIB, 12e-6, 2.0, 2.0, 1e12, 1e12, 2e13)
+_CPU = _Machine(256, 512 * MIB, 256 * MIB, 15e-6, 4.0, 8.0, 1e10, 2.5e9, 1e11, 1e9)
+_GPU = _Machine(2048, 8192 * MIB, 1024 * MIB, 12e-6, 2.0, 2.0, 1e12, 1e12, 2e13, 1e12)
 """Rough rates of a data-centre GPU, from data sheets; not measured."""
 
 
@@ -79,14 +88,18 @@ class _Bytes(NamedTuple):
         arrivals: Node position -> bytes of the cotangents that arrive there, per sample and output.
         wide: The Jacobian that is materialised beside the factor.
         narrow: A narrow Jacobian, which is collected with others for one product.
-        passing: Whether it is materialised, and its cotangents let go of, while the pull-back goes on.
+        shrinks: Whether it is materialised, and its cotangents let go of, while the pull-back goes on.
+        passing: Whether its factor is complete before the pull-back ends.
+        packed: Copies of its factor that a kernel works on.
     """
 
     stored: int
     arrivals: dict[int, int]
     wide: int
     narrow: int
+    shrinks: bool = False
     passing: bool = False
+    packed: int = 0
 
 
 class Sizer:
@@ -114,6 +127,8 @@ class Sizer:
         weights = task.itemsize * sum(sizes.elements for sizes in read)
         self._once = program.saved_bytes / self.machine.rate + flops / self.machine.flops
         self._node = self.machine.node_seconds * program.nodes + weights / self.machine.weight_rate
+        largest = max((sizes.elements for sizes in read), default=0)
+        self.always = task.kernel_bytes + _LIBRARY_BYTES + _ORDERS * largest * task.itemsize
         lowest = min((p.bottom for p in self.profiles), default=None)
         self._least_share = 1.0 if lowest is None else program.share(None, lowest)
 
@@ -145,7 +160,7 @@ class Sizer:
 
     def _shapes(self, tile: int | None) -> list[_Shape]:
         largest = max(self.task.rows, self.task.columns or 0)
-        tiles = [tile] if tile else [t for t in (largest, *_TILES) if t <= min(largest, self.machine.tile)] or [largest]
+        tiles = [tile] if tile else [largest, *(t for t in _TILES if t < min(largest, self.machine.tile + 1))]
         classes = self.task.classes
         chunks = [classes, *(c for c in _CHUNKS if c < classes and self.task.output != "full")]
         most = [classes] if self.program.by_rule else []
@@ -162,8 +177,9 @@ class Sizer:
                 meter.add(sizes[name])
             peak = max(peak, self.peak(meter.most, shape, group.start, group.keep))
         side = max(self.task.rows, self.task.partners)
-        how = (shape.tile, shape.chunk, shape.at_once, groups, {}, self.slice_bytes, peak)
-        return Plan(self.task, side, *how, by_rule=self.program.by_rule)
+        how = (shape.tile, shape.chunk, shape.at_once, groups, {}, self.slices(shape), peak)
+        others = self.always + self.graph_bytes(shape)
+        return Plan(self.task, side, *how, by_rule=self.program.by_rule, array_bytes=max(peak - others, 0))
 
     def bytes_of(self, chunk: int) -> list[_Bytes]:
         """Bytes of every parameter, where `chunk` outputs are pulled back together."""
@@ -180,7 +196,7 @@ class Sizer:
 
     def _measure(self, profile: Profile, chunk: int, methods: Mapping[str, Method]) -> _Bytes:
         if methods.get(self.carried.get(profile.name, "")) == "factored":
-            return _Bytes(0, profile.arrivals, 0, 0)
+            return _Bytes(0, profile.arrivals, 0, 0, passing=profile.passing)
         task, elements = self.task, profile.sizes.elements
         each = profile.stored_bytes(chunk, task.itemsize)
         jacobian = elements * chunk * task.itemsize * task.rows
@@ -191,11 +207,24 @@ class Sizer:
         elif wide and smaller:
             jacobian = 0  # the Jacobian itself is kept
         wide_bytes, narrow_bytes = (jacobian, 0) if wide else (0, jacobian)
-        return _Bytes(each * task.samples, profile.arrivals, wide_bytes, narrow_bytes, profile.passing and smaller)
+        passing = profile.passing and smaller, profile.passing
+        stored = each * task.samples
+        packed = min(stored, _PACKED_BYTES) if methods[profile.name] == "factored" else 0
+        return _Bytes(stored, profile.arrivals, wide_bytes, narrow_bytes, *passing, packed)
 
     def at_cuts(self, chunk: int, start: Cut | None, keep: Cut | None) -> int:
         """Bytes of the cotangents at cuts: those kept replace those used up, tile by tile."""
         return self.task.samples * chunk * max((cut.bytes for cut in (start, keep) if cut is not None), default=0)
+
+    def slices(self, shape: _Shape) -> int:
+        """Largest slice of a Jacobian: on a CPU those that come after the last tile need no more than that tile did."""
+        if self.task.asynchronous:
+            return self.slice_bytes
+        return min(self.slice_bytes, max(_LEAST_SLICES, self.transient(0, shape)))
+
+    def adds_at_once(self, shape: _Shape) -> bool:
+        """Whether blocks are added as factors come, which are not kept then."""
+        return shape.tile >= self.task.samples and not self.task.asynchronous
 
     def in_place(self, shape: _Shape) -> bool:
         """Whether rules write cotangents where they stay."""
@@ -207,11 +236,16 @@ class Sizer:
         Cotangents that just arrived are there twice, unless the rules wrote them where they stay; and a tile of one
         sample may have to run as two.
         """
-        program = self.program
-        flowing = _FLOWING * program.widest_bytes * shape.at_once
-        samples = max(shape.tile, min(2, self.task.samples))
+        flowing = _FLOWING * self.program.widest_bytes * shape.at_once
         cotangents = (shape.chunk + (0 if self.in_place(shape) else shape.at_once)) * per_output
-        return samples * (program.saved_bytes + 2 * program.widest_bytes + flowing + cotangents)
+        return self.graph_bytes(shape) + self._tile(shape) * (flowing + cotangents)
+
+    def graph_bytes(self, shape: _Shape) -> int:
+        """Bytes of one tile's graph."""
+        return self._tile(shape) * (self.program.saved_bytes + 2 * self.program.widest_bytes)
+
+    def _tile(self, shape: _Shape) -> int:
+        return max(shape.tile, min(2, self.task.samples))
 
     def groups(self, shape: _Shape, limit: float = math.inf) -> tuple[Group, ...] | None:
         """Return the fewest groups of neighbours that fit.
@@ -259,7 +293,7 @@ class Sizer:
 
     def _fits(self, meter: _Meter, shape: _Shape) -> bool:
         """Whether a group fits where nothing is kept at cuts, with a tile that is not wastefully large."""
-        small = shape.tile <= 2 or meter.transient <= self.machine.transient_bytes
+        small = shape.tile <= 2 or self.adds_at_once(shape) or meter.transient <= self.machine.transient_bytes
         return small and self.peak(meter.most, shape, None, None) <= _USABLE * self.budget
 
     def peak(self, most: int, shape: _Shape, start: Cut | None, keep: Cut | None) -> int:
@@ -267,14 +301,22 @@ class Sizer:
         return int(_FRAGMENTS * (self.at_cuts(shape.chunk, start, keep) + most))
 
     def seconds(self, groups: Sequence[Group], shape: _Shape) -> float:
-        """Return a rough time for forwards and pull-backs, good enough to compare plans."""
+        """Return a rough time for forwards, pull-backs and keeping factors, good enough to compare plans."""
         forward, pull = self._pass_seconds(shape)
-        return sum(forward + group.share * pull for group in groups)
+        return self._keeping_seconds(shape) + sum(forward + group.share * pull for group in groups)
 
     def _least_seconds(self, shape: _Shape, groups: int = 1) -> float:
         """Return what so many groups do not go below: a forward pass each, and pull-backs that share the work."""
         forward, pull = self._pass_seconds(shape)
-        return (groups * forward + self._least_share * pull) * (1 - _ROUNDING)
+        least = self._keeping_seconds(shape) + groups * forward + self._least_share * pull
+        return least * (1 - _ROUNDING)
+
+    def _keeping_seconds(self, shape: _Shape) -> float:
+        """Return the seconds it takes to write factors where they wait for those of the other tiles."""
+        if self.adds_at_once(shape):
+            return 0.0
+        chunks = -(-self.task.classes // shape.chunk)
+        return chunks * sum(size.stored for size in self.bytes_of(shape.chunk)) / self.machine.kept_rate
 
     def _pass_seconds(self, shape: _Shape) -> tuple[float, float]:
         """Return the seconds of all forward passes of a group, and of a whole pull-back."""
@@ -305,21 +347,32 @@ class _Meter:
 
     def __init__(self, sizer: Sizer, shape: _Shape) -> None:
         task = sizer.task
-        self._always = task.kernel_bytes + _LIBRARY_BYTES
+        self._always = sizer.always
         self._base = sizer.transient(0, shape)
         self._per_byte = sizer.transient(1, shape) - self._base
         self._in_place, self._whole = sizer.in_place(shape), shape.tile >= task.samples
+        self._adds_at_once = sizer.adds_at_once(shape)
         self._slices = 1 if task.columns is None else 2
-        self._largest_slice = sizer.slice_bytes
+        self._largest_slice = sizer.slices(shape)
         self._stored = self._passed = self._arriving = self._passing_most = 0
         self._arrivals: dict[int, int] = {}
         self._passing: dict[int, int] = {}
-        self._wide = self._narrow = 0
+        self._wide = self._narrow = self._one = 0
+        self._per_alive = shape.tile * shape.at_once
+        self._alive = sizer.program.alive
+        self._flowing = self._per_alive * max(self._alive.values(), default=0)
+        self._graph = sizer.graph_bytes(shape)
 
     def add(self, more: _Bytes) -> None:
         """Add one parameter."""
         self._stored += more.stored
-        if more.passing and self._in_place:
+        arrived = 0 if more.shrinks else self._per_byte * sum(more.arrivals.values())  # is a part of the factor
+        one = more.stored - min(arrived, more.stored) + min(self._largest_slice, more.wide) + more.packed
+        self._one = max(self._one, one)
+        if more.passing:
+            meanwhile = self._per_alive * max((self._alive.get(node, 0) for node in more.arrivals), default=0)
+            self._flowing = max(self._flowing, meanwhile + one)
+        if self._in_place and (more.passing if self._adds_at_once else more.shrinks):
             self._passed += more.stored
             self._passing.update(more.arrivals)
             alone = [count for node, count in more.arrivals.items() if node not in self._arrivals]
@@ -336,12 +389,17 @@ class _Meter:
 
     @property
     def transient(self) -> int:
-        """Bytes of one tile's graph and cotangents."""
+        """Bytes of one tile's graph and cotangents, and of the factors that are made and used up meanwhile."""
+        if self._adds_at_once and self._in_place:
+            return self._graph + self._flowing + self._per_byte * self._arriving
         return self._base + self._per_byte * (self._arriving + self._passing_most)
 
     @property
     def most(self) -> int:
         """Bytes at the peak, less cotangents at cuts; where one tile holds all samples, its own are the factors."""
+        if self._adds_at_once:
+            last = 0 if self._in_place else self._one
+            return self._always + self.transient + last + min(self._largest_slice, self._narrow)
         slices = self._slices * min(self._largest_slice, max(self._wide, self._narrow))
         kept = self._passed if self._whole else self._stored
         return self._always + max(kept + self.transient, self._stored + slices)

@@ -40,10 +40,12 @@ __all__ = [
     "NormGrads",
     "backward",
     "blocks_of",
+    "lends",
     "norm_backward",
     "outputs_of",
     "supports",
     "takes_strided",
+    "writes_over",
 ]
 
 NORMS = norms.NAMES
@@ -88,6 +90,16 @@ def takes_strided(node: Node) -> bool:
     """Return whether a node's rule takes cotangents in any order in memory; otherwise they are to be contiguous."""
     rule = _RULES.get(node.name())
     return rule is not None and rule.strided
+
+
+def lends(node: Node) -> bool:
+    """Return whether a node's result is what arrived, or a view of it, where the sizes agree."""
+    return node.name() in views.RULES or node.name() in pointwise.SUMS
+
+
+def writes_over(node: Node) -> bool:
+    """Return whether a node's result may take the memory of the cotangents that arrived, where the sizes agree."""
+    return node.name() not in images.RULES and node.name() not in products.RULES
 
 
 def backward(arrival: Arrival) -> dict[int, torch.Tensor]:

@@ -6,10 +6,12 @@ import torch
 from torch.autograd.graph import GradientEdge, Node
 
 from twophase_fast import ops
+from twophase_fast._pages import room
 from twophase_fast.rules._saved import signed
 from twophase_fast.rules.backward.arrival import Arrival, Blocks, Rule, repeated, same_shapes
 
 RELU = "ReluBackward0"
+SUMS = frozenset({"AddBackward0", "AddBackward1", "SubBackward0", "SubBackward1"})
 _FUNCTIONS = (
     *("Abs", "Celu", "Clamp", "ClampMax", "ClampMin", "Cos", "Elu", "Erf", "Exp", "Gelu", "Hardsigmoid", "Hardswish"),
     *(
@@ -70,18 +72,25 @@ def _sum(arrival: Arrival, scale: float) -> dict[int, torch.Tensor]:
 
 def _multiply(arrival: Arrival) -> dict[int, torch.Tensor]:
     others = {0: "_saved_other", 1: "_saved_self"}
-    products = {slot: arrival.g * arrival.beside(getattr(arrival.node, others[slot])) for slot in arrival.slots}
+    factors = {slot: arrival.beside(getattr(arrival.node, others[slot])) for slot in arrival.slots}
+    products = {slot: torch.mul(arrival.g, factor, out=_room(arrival)) for slot, factor in factors.items()}
     return {slot: arrival.reduced(product, slot) for slot, product in products.items()}
 
 
 def _divide(arrival: Arrival) -> dict[int, torch.Tensor]:
-    return {0: arrival.reduced(arrival.g / arrival.beside(arrival.node._saved_other), 0)}
+    quotient = torch.div(arrival.g, arrival.beside(arrival.node._saved_other), out=_room(arrival))
+    return {0: arrival.reduced(quotient, 0)}
 
 
 def _where(arrival: Arrival) -> dict[int, torch.Tensor]:
     chosen = arrival.beside(arrival.node._saved_condition)
-    kept = {slot: arrival.g * (~chosen if slot else chosen) for slot in arrival.slots}
+    kept = {slot: torch.mul(arrival.g, ~chosen if slot else chosen, out=_room(arrival)) for slot in arrival.slots}
     return {slot: arrival.reduced(g, slot) for slot, g in kept.items()}
+
+
+def _room(arrival: Arrival) -> torch.Tensor:
+    """Return room for a result: what arrived where nothing reads it any more."""
+    return arrival.own() if len(arrival.slots) == 1 else room(arrival.g.shape, arrival.g.dtype, arrival.g.device)
 
 
 def _same(arrival: Arrival) -> dict[int, torch.Tensor]:
@@ -90,13 +99,14 @@ def _same(arrival: Arrival) -> dict[int, torch.Tensor]:
 
 def _softmax(arrival: Arrival) -> dict[int, torch.Tensor]:
     y, axis = _result(arrival)
-    products = arrival.g * y
-    return {0: products.sub_(y * products.sum(axis, keepdim=True))}
+    products = torch.mul(arrival.g, y, out=_room(arrival))
+    return {0: products.addcmul_(y, products.sum(axis, keepdim=True), value=-1)}
 
 
 def _log_softmax(arrival: Arrival) -> dict[int, torch.Tensor]:
     y, axis = _result(arrival)
-    return {0: arrival.g - y.exp() * arrival.g.sum(axis, keepdim=True)}
+    total = arrival.g.sum(axis, keepdim=True)
+    return {0: torch.addcmul(arrival.g, y.exp(), total, value=-1, out=_room(arrival))}
 
 
 def _result(arrival: Arrival) -> tuple[torch.Tensor, int]:

@@ -1,0 +1,47 @@
+"""Bytes of the cotangents alive in a pull-back, counted before it is run, against counts by hand."""
+
+import pytest
+import torch
+from torch import nn
+
+from twophase_fast.ntk.forward import Function
+from twophase_fast.ntk.inputs import Batch
+from twophase_fast.ntk.probe import probe
+from twophase_fast.ntk.program import describe
+
+UNIT = 4 * 7 * 7 * 8  # bytes of an image of 4 channels
+
+
+class Residual(nn.Module):
+    """Two convolutions around which the input goes."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem, self.readout = nn.Conv2d(2, 4, 3, padding=1), nn.Linear(4, 3)
+        self.first, self.second = nn.Conv2d(4, 8, 3, padding=1), nn.Conv2d(8, 4, 3, padding=1)
+
+    def forward(self, x):
+        x = self.stem(x)
+        return self.readout((x + self.second(self.first(x).relu())).mean((2, 3)))
+
+
+@pytest.fixture
+def alive():
+    """Name of node -> bytes alive, in the order of the pull-back."""
+    torch.manual_seed(0)
+    model, x = Residual().double(), torch.randn(3, 2, 7, 7, dtype=torch.float64)
+    structure = probe(Function(model, None, dict(model.named_parameters())), Batch(x, None, 3))
+    found = describe(structure, None).alive
+    return [(structure.graph.nodes[index].name().removesuffix("Backward0"), found[index]) for index in found]
+
+
+def test_every_step_counts_what_waits_and_what_it_makes(alive):
+    assert alive == [
+        ("Addmm", (3 + 4) * 8),
+        ("MeanBackward1", 4 * 8 + UNIT),
+        ("Add", UNIT),  # one cotangent goes two ways
+        ("Convolution", UNIT + 2 * UNIT),
+        ("Relu", UNIT + 2 * UNIT),  # in place
+        ("Convolution", 2 * UNIT + UNIT),  # added to what went around
+        ("Convolution", UNIT),  # the stem: nothing below
+    ]
