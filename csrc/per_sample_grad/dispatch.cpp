@@ -4,32 +4,28 @@
 #include <vector>
 
 #include "common/parallel.h"
+#include "common/sizes.h"
+#include "common/tiers.h"
 #include "common/workspace.h"
-#include "common/x86.h"
 #include "per_sample_grad/kernels.h"
 
 namespace twophase {
 namespace {
 
+constexpr TypedTiers<GradKernels> tiers = {
 #ifdef TWOPHASE_X86
-const GradKernels<float>& kernels_of(Isa isa, float) {
-  return isa < Isa::avx512 ? grad_avx2_f32 : grad_avx512_f32;
-}
-const GradKernels<double>& kernels_of(Isa isa, double) {
-  return isa < Isa::avx512 ? grad_avx2_f64 : grad_avx512_f64;
-}
+    {&grad_avx2_f32, &grad_avx512_f32}, {&grad_avx2_f64, &grad_avx512_f64}
 #endif
-
-int64_t up(int64_t size, int64_t to) { return (size + to - 1) / to * to; }
+};
 
 // Cuts the stacked rows of each sample so that a few samples, too, keep all threads busy.
 struct RowParts {
   int64_t rows, step, count;
 
   RowParts(int64_t all_rows, int64_t products, int threads, int64_t width) : rows(all_rows) {
-    const int64_t wanted = (4 * threads + products - 1) / std::max<int64_t>(products, 1);
-    step = std::max(width, up((rows + wanted - 1) / std::max<int64_t>(wanted, 1), width));
-    count = (rows + step - 1) / step;
+    const int64_t wanted = ceil_div(4 * threads, std::max<int64_t>(products, 1));
+    step = std::max(width, up(ceil_div(rows, std::max<int64_t>(wanted, 1)), width));
+    count = ceil_div(rows, step);
   }
 };
 
@@ -231,20 +227,16 @@ bool suits_winograd(const ConvGrad<T>& f) {
 
 template <class T>
 void linear_grad(const LinearGrad<T>& problem, Isa isa, int threads) {
-#ifdef TWOPHASE_X86
-  if (isa != Isa::scalar) return linear_grad_vector(problem, kernels_of(isa, T()), threads);
-#endif
+  if (const auto* kernels = tiers.of<T>(isa)) return linear_grad_vector(problem, *kernels, threads);
   linear_grad_scalar(problem, threads);
 }
 
 template <class T>
 void conv_grad(const ConvGrad<T>& problem, Isa isa, int threads) {
-#ifdef TWOPHASE_X86
-  if (isa != Isa::scalar && suits_winograd(problem)) {
-    return WinogradDriver<T>(problem, kernels_of(isa, T()), threads).run();
+  if (const auto* kernels = tiers.of<T>(isa)) {
+    if (suits_winograd(problem)) return WinogradDriver<T>(problem, *kernels, threads).run();
+    return ConvDriver<T>(problem, *kernels, threads).run();
   }
-  if (isa != Isa::scalar) return ConvDriver<T>(problem, kernels_of(isa, T()), threads).run();
-#endif
   conv_grad_scalar(problem, threads);
 }
 
