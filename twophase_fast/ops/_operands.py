@@ -153,12 +153,12 @@ def sums_of(name: str, operand: torch.Tensor) -> tuple[str, torch.Tensor]:
     return f"the sum of products of {name} ({operand.dtype})", operand.new_empty(0, dtype=result_dtype(operand.dtype))
 
 
-def cpu_refuses(*tensors: torch.Tensor | None) -> list[str]:
-    """Return why the C++ kernels of these ops do not take the tensors; empty if they do.
+def cpu_refuses(*arguments: object, dtypes: Sequence[torch.dtype] = _checks.FLOATS) -> list[str]:
+    """Return why the C++ kernels of these ops do not take the tensors among the arguments; empty if they do.
 
     Their scalar tier is an oracle, slower than plain torch, so it runs only where `TWOPHASE_ISA` asks for it.
     """
-    reasons = _cpu.refuses(*tensors)
+    reasons = _cpu.refuses(*arguments, dtypes=dtypes)
     if not reasons and _native.isa() == "scalar" and settings.isa() != "scalar":
         return [
             "this processor has only the scalar tier, which is slower than the reference; TWOPHASE_ISA=scalar forces it"

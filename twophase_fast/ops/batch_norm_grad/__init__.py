@@ -122,14 +122,10 @@ def _fake_grad(
     return g.new_empty(g.shape), g.new_empty(g.shape[:3]), g.new_empty(g.shape[:3])
 
 
-def _fake_write(*_: object) -> None:
-    return None
-
-
 _OPERANDS = "Tensor g, Tensor x, Tensor mean, Tensor rstd, Tensor? weight, Tensor? relu, str backend"
 _RESULTS = "Tensor(a!) out, Tensor(b!) weight_grad, Tensor(c!) bias_grad"
 _library.define(f"batch_norm_grad({_OPERANDS}) -> (Tensor, Tensor, Tensor)", fake=_fake_grad)
-_library.define(f"batch_norm_grad_out({_RESULTS}, {_OPERANDS}) -> ()", fake=_fake_write)
-_library.define("relu_grad_(Tensor(a!) g, Tensor relu, str backend) -> ()", fake=_fake_write)
+_library.define(f"batch_norm_grad_out({_RESULTS}, {_OPERANDS}) -> ()")
+_library.define("relu_grad_(Tensor(a!) g, Tensor relu, str backend) -> ()")
 for _name in ("batch_norm_grad", "batch_norm_grad_out", "relu_grad_"):
     _dispatch.add(_name, reference=getattr(reference, _name), cpu=getattr(cpu, _name), cpu_refuses=cpu.refuses)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from twophase_fast._types import Backend, InputError, Precision
-from twophase_fast.ops import _checks, _dispatch, _library
+from twophase_fast.ops import _checks, _cpu, _dispatch, _library
 from twophase_fast.ops._triton.backend import lazy, refuses
 from twophase_fast.ops.gram import cpu, reference
 
@@ -138,35 +138,31 @@ def _fake_gram(x: torch.Tensor, y: torch.Tensor | None, precision: str, backend:
     return x.new_empty(_result_shape(x, y), dtype=reference.result_dtype(x.dtype))
 
 
-def _fake_write(*_: object) -> None:
-    return None
-
-
 _library.define("gram(Tensor x, Tensor? y, str precision, str backend) -> Tensor", fake=_fake_gram)
-_library.define("gram_(Tensor(a!) out, Tensor x, Tensor? y, str precision, str backend) -> ()", fake=_fake_write)
-_library.define("symmetrize_(Tensor(a!) out, str backend) -> ()", fake=_fake_write)
+_library.define("gram_(Tensor(a!) out, Tensor x, Tensor? y, str precision, str backend) -> ()")
+_library.define("symmetrize_(Tensor(a!) out, str backend) -> ()")
 
 _dispatch.add(
     "gram",
     reference=reference.gram,
     cpu=cpu.gram,
-    cpu_refuses=cpu.refuses_gram,
+    cpu_refuses=cpu.refuses,
     triton=lazy("gram", "gram"),
-    triton_refuses=lambda x, y, precision: refuses(x, y),
+    triton_refuses=refuses,
 )
 _dispatch.add(
     "gram_",
     reference=reference.gram_,
     cpu=cpu.gram_,
-    cpu_refuses=cpu.refuses_gram_,
+    cpu_refuses=cpu.refuses,
     triton=lazy("gram", "gram_"),
-    triton_refuses=lambda out, x, y, precision: refuses(out, x, y),
+    triton_refuses=refuses,
 )
 _dispatch.add(
     "symmetrize_",
     reference=reference.symmetrize_,
     cpu=cpu.symmetrize_,
-    cpu_refuses=cpu.refuses_symmetrize_,
+    cpu_refuses=_cpu.refuses,
     triton=lazy("gram", "symmetrize_"),
     triton_refuses=refuses,
 )

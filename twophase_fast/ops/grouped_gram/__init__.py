@@ -77,18 +77,12 @@ def _check_out(out: torch.Tensor, x: torch.Tensor, shape: tuple[int, int]) -> No
     _checks.shape("out", out, shape, "[N, M]")
 
 
-def _fake_write(*_: object) -> None:
-    return None
-
-
-_library.define(
-    "grouped_gram_(Tensor(a!) out, Tensor[] xs, Tensor[] ys, str precision, str backend) -> ()", fake=_fake_write
-)
+_library.define("grouped_gram_(Tensor(a!) out, Tensor[] xs, Tensor[] ys, str precision, str backend) -> ()")
 _dispatch.add(
     "grouped_gram_",
     reference=reference.grouped_gram_,
     cpu=cpu.grouped_gram_,
-    cpu_refuses=cpu.refuses_grouped_gram_,
+    cpu_refuses=cpu.refuses,
     triton=lazy("grouped_gram", "grouped_gram_"),
-    triton_refuses=lambda out, xs, ys, precision: refuses(out, *xs, *ys),
+    triton_refuses=refuses,
 )

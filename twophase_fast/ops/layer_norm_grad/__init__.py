@@ -99,13 +99,9 @@ def _fake_grad(
     return g.new_empty(g.shape), g.new_empty(_sum_shape(g)), g.new_empty(_sum_shape(g))
 
 
-def _fake_write(*_: object) -> None:
-    return None
-
-
 _OPERANDS = "Tensor g, Tensor x, Tensor mean, Tensor rstd, Tensor? weight, str backend"
 _RESULTS = "Tensor(a!) out, Tensor(b!) weight_grad, Tensor(c!) bias_grad"
 _library.define(f"layer_norm_grad({_OPERANDS}) -> (Tensor, Tensor, Tensor)", fake=_fake_grad)
-_library.define(f"layer_norm_grad_out({_RESULTS}, {_OPERANDS}) -> ()", fake=_fake_write)
+_library.define(f"layer_norm_grad_out({_RESULTS}, {_OPERANDS}) -> ()")
 for _name in ("layer_norm_grad", "layer_norm_grad_out"):
     _dispatch.add(_name, reference=getattr(reference, _name), cpu=getattr(cpu, _name), cpu_refuses=cpu.refuses)

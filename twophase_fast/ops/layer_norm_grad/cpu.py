@@ -7,10 +7,8 @@ import torch
 from twophase_fast import _native
 from twophase_fast.ops import _operands
 
-
-def refuses(*tensors: torch.Tensor | None) -> list[str]:
-    """Return why the ops of this folder do not run here."""
-    return _operands.cpu_refuses(*tensors)
+refuses = _operands.cpu_refuses
+"""Why the ops of this folder do not run here."""
 
 
 def layer_norm_grad(

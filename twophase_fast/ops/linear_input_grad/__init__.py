@@ -56,13 +56,8 @@ def linear_input_grad_(
     return out
 
 
-def _fake_write(*_: object) -> None:
-    return None
-
-
 _library.define(
-    "linear_input_grad_(Tensor(a!) out, Tensor g, Tensor weight, Tensor? scale, bool add, str backend) -> ()",
-    fake=_fake_write,
+    "linear_input_grad_(Tensor(a!) out, Tensor g, Tensor weight, Tensor? scale, bool add, str backend) -> ()"
 )
 _dispatch.add(
     "linear_input_grad_",

@@ -202,26 +202,18 @@ def _fake_conv(
     return x.new_empty(_conv_shape(x, g, kernel_size, groups))
 
 
-def _triton_refuses(*arguments: object) -> list[str]:
-    return refuses(*(argument for argument in arguments if isinstance(argument, torch.Tensor)))
-
-
-def _fake_write(*_: object) -> None:
-    return None
-
-
 _LINEAR = "Tensor a, Tensor g, str precision, str backend"
 _CONV = (
     "Tensor x, Tensor g, int[] kernel_size, int[] stride, int[] padding, int[] dilation, int groups, "
     "str precision, str backend"
 )
 _library.define(f"per_sample_grad({_LINEAR}) -> Tensor", fake=_fake_linear)
-_library.define(f"per_sample_grad_out(Tensor(a!) out, {_LINEAR}) -> ()", fake=_fake_write)
+_library.define(f"per_sample_grad_out(Tensor(a!) out, {_LINEAR}) -> ()")
 _library.define(f"per_sample_conv_grad({_CONV}) -> Tensor", fake=_fake_conv)
-_library.define(f"per_sample_conv_grad_out(Tensor(a!) out, {_CONV}) -> ()", fake=_fake_write)
+_library.define(f"per_sample_conv_grad_out(Tensor(a!) out, {_CONV}) -> ()")
 _CPU_REFUSALS: dict[str, _dispatch.Refusal] = {
     "per_sample_grad": cpu.refuses,
-    "per_sample_grad_out": cpu.refuses_out,
+    "per_sample_grad_out": cpu.refuses,
     "per_sample_conv_grad": cpu.refuses_conv,
     "per_sample_conv_grad_out": cpu.refuses_conv_out,
 }
@@ -232,5 +224,5 @@ for _name, _refuses in _CPU_REFUSALS.items():
         cpu=getattr(cpu, _name),
         cpu_refuses=_refuses,
         triton=lazy("per_sample_grad", _name),
-        triton_refuses=_triton_refuses,
+        triton_refuses=refuses,
     )

@@ -9,15 +9,8 @@ import torch
 from twophase_fast import _native
 from twophase_fast.ops import _operands
 
-
-def refuses(a: torch.Tensor, g: torch.Tensor, precision: str) -> list[str]:
-    """Return why `per_sample_grad` does not run here."""
-    return _operands.cpu_refuses(a, g)
-
-
-def refuses_out(out: torch.Tensor, a: torch.Tensor, g: torch.Tensor, precision: str) -> list[str]:
-    """Return why `per_sample_grad_out` does not run here."""
-    return _operands.cpu_refuses(out, a, g)
+refuses = _operands.cpu_refuses
+"""Why `per_sample_grad` and `per_sample_grad_out` do not run here."""
 
 
 def refuses_conv(x: torch.Tensor, g: torch.Tensor, *_: object) -> list[str]:
