@@ -6,7 +6,7 @@ Vocabulary of these ops: N and M samples, C outputs per sample, T and S position
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import torch
 
@@ -141,6 +141,22 @@ def writable(out: torch.Tensor, shape: tuple[int, ...], axes: str, like: tuple[s
     _checks.alike("out", out, *like)
     _checks.shape("out", out, shape, axes)
     _checks.writable("out", out)
+
+
+def into_new(results: Callable[..., Any], write: Callable[..., None]) -> Callable[..., Any]:
+    """Return a function that makes an op's results, has them written, and returns them.
+
+    Args:
+        results: Takes the op's arguments; returns a new tensor, or a tuple of new ones.
+        write: Takes these tensors, then the op's arguments.
+    """
+
+    def run(*arguments: Any) -> Any:
+        made = results(*arguments)
+        write(*(made if isinstance(made, tuple) else (made,)), *arguments)
+        return made
+
+    return run
 
 
 def widened(operand: torch.Tensor) -> torch.Tensor:

@@ -110,21 +110,9 @@ def _check_like(name: str, value: torch.Tensor, shape: tuple[int, ...], axes: st
     _checks.shape(name, value, shape, axes)
 
 
-def _fake_grad(
-    g: torch.Tensor,
-    x: torch.Tensor,
-    mean: torch.Tensor,
-    rstd: torch.Tensor,
-    weight: torch.Tensor | None,
-    relu: torch.Tensor | None,
-    backend: str,
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    return g.new_empty(g.shape), g.new_empty(g.shape[:3]), g.new_empty(g.shape[:3])
-
-
 _OPERANDS = "Tensor g, Tensor x, Tensor mean, Tensor rstd, Tensor? weight, Tensor? relu, str backend"
 _RESULTS = "Tensor(a!) out, Tensor(b!) weight_grad, Tensor(c!) bias_grad"
-_library.define(f"batch_norm_grad({_OPERANDS}) -> (Tensor, Tensor, Tensor)", fake=_fake_grad)
+_library.define(f"batch_norm_grad({_OPERANDS}) -> (Tensor, Tensor, Tensor)", fake=reference.new_results)
 _library.define(f"batch_norm_grad_out({_RESULTS}, {_OPERANDS}) -> ()")
 _library.define("relu_grad_(Tensor(a!) g, Tensor relu, str backend) -> ()")
 for _name in ("batch_norm_grad", "batch_norm_grad_out", "relu_grad_"):
