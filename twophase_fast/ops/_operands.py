@@ -131,6 +131,16 @@ def matrices(output: str, gram: torch.Tensor) -> torch.Tensor:
     return gram.permute(0, 2, 1, 3).view(n * classes, m * classes2)
 
 
+def check_like(name: str, value: torch.Tensor, shape: tuple[int, ...], axes: str, g: torch.Tensor) -> None:
+    """Check that an argument has this shape, and the dtype and device of the cotangents g.
+
+    Raises:
+        InputError: It has not.
+    """
+    _checks.alike(name, _checks.tensor(name, value), "g", g)
+    _checks.shape(name, value, shape, axes)
+
+
 def writable(out: torch.Tensor, shape: tuple[int, ...], axes: str, like: tuple[str, torch.Tensor]) -> None:
     """Check a tensor that results are written or added to.
 

@@ -72,7 +72,7 @@ def gram_(
         BackendError: The named backend cannot run on these inputs.
     """
     _check_operands(x, y, precision)
-    _check_out(out, x, _result_shape(x, y), "[(B,) N, M]")
+    check_out(out, x, _result_shape(x, y), "[(B,) N, M]")
     torch.ops.twophase_fast.gram_(out, _library.plain(x), _plain_or_none(y), precision, backend or "")
     return out
 
@@ -118,7 +118,12 @@ def _check_operands(x: torch.Tensor, y: torch.Tensor | None, precision: str) -> 
         )
 
 
-def _check_out(out: torch.Tensor, x: torch.Tensor, shape: tuple[int, ...], axes: str) -> None:
+def check_out(out: torch.Tensor, x: torch.Tensor, shape: tuple[int, ...], axes: str) -> None:
+    """Check what Gram blocks of operands like x are added to.
+
+    Raises:
+        InputError: Its shape, dtype or device is wrong, it requires a gradient, or its elements overlap in memory.
+    """
     _checks.tensor("out", out)
     wanted = x.new_empty(0, dtype=reference.result_dtype(x.dtype))
     _checks.alike("out", out, f"a Gram block of {x.dtype} operands", wanted)

@@ -9,7 +9,7 @@ import torch
 from twophase_fast._types import Backend, InputError, Precision
 from twophase_fast.ops import _checks, _dispatch, _library
 from twophase_fast.ops._triton.backend import lazy, refuses
-from twophase_fast.ops.gram.reference import result_dtype
+from twophase_fast.ops.gram import check_out
 from twophase_fast.ops.grouped_gram import cpu, reference
 
 
@@ -45,7 +45,7 @@ def grouped_gram_(
     _check_segments("xs", left, left)
     if right is not None:
         _check_segments("ys", right, left)
-    _check_out(out, left[0], (left[0].shape[0], (right or left)[0].shape[0]))
+    check_out(out, left[0], (left[0].shape[0], (right or left)[0].shape[0]), "[N, M]")
     operands = _library.all_plain(left), _library.all_plain(right or [])
     torch.ops.twophase_fast.grouped_gram_(out, *operands, precision, backend or "")
     return out
@@ -67,14 +67,6 @@ def _check_segments(name: str, segments: Sequence[torch.Tensor], like: Sequence[
         _checks.alike(label, segment, "xs[0]", like[0])
         shape = (segments[0].shape[0], like[index].shape[1])
         _checks.shape(label, segment, shape, f"the rows of {name}[0] and the length of xs[{index}]")
-
-
-def _check_out(out: torch.Tensor, x: torch.Tensor, shape: tuple[int, int]) -> None:
-    _checks.tensor("out", out)
-    wanted = x.new_empty(0, dtype=result_dtype(x.dtype))
-    _checks.alike("out", out, f"a Gram block of {x.dtype} operands", wanted)
-    _checks.writable("out", out)
-    _checks.shape("out", out, shape, "[N, M]")
 
 
 _library.define("grouped_gram_(Tensor(a!) out, Tensor[] xs, Tensor[] ys, str precision, str backend) -> ()")

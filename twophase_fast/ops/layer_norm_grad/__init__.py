@@ -69,24 +69,14 @@ def _check(
     _operands.operand("g", g, "B K T D")
     _checks.floating("g", g)
     samples, _, positions, features = g.shape
-    _check_like("x", x, (samples, positions, features), "[B, T, D], g without its second axis", g)
+    _operands.check_like("x", x, (samples, positions, features), "[B, T, D], g without its second axis", g)
     if weight is not None:
-        _check_like("weight", weight, (features,), "[D]", g)
+        _operands.check_like("weight", weight, (features,), "[D]", g)
     statistics = {name: _checks.tensor(name, value) for name, value in (("mean", mean), ("rstd", rstd))}
     for name, value in statistics.items():
         last = (1,) if value.ndim > 2 else ()
-        _check_like(name, value, (samples, positions, *last), "[B, T] or [B, T, 1]", g)
+        _operands.check_like(name, value, (samples, positions, *last), "[B, T] or [B, T, 1]", g)
     return statistics["mean"].reshape(samples, positions), statistics["rstd"].reshape(samples, positions)
-
-
-def _check_like(name: str, value: torch.Tensor, shape: tuple[int, ...], axes: str, g: torch.Tensor) -> None:
-    """Check that an argument has this shape, and the dtype and device of g.
-
-    Raises:
-        InputError: It has not.
-    """
-    _checks.alike(name, _checks.tensor(name, value), "g", g)
-    _checks.shape(name, value, shape, axes)
 
 
 _OPERANDS = "Tensor g, Tensor x, Tensor mean, Tensor rstd, Tensor? weight, str backend"
