@@ -121,6 +121,13 @@ def new_gram(
     return gram.permute({"full": (0, 2, 1, 3), "trace": (0, 1), "diagonal": (1, 2, 0)}[output])
 
 
+def fake_gram(
+    left: torch.Tensor, g: torch.Tensor, left2: torch.Tensor | None, g2: torch.Tensor | None, output: str, *_: object
+) -> torch.Tensor:
+    """Return a Gram block's stand-in while a graph is traced, given the arguments of an op that returns one."""
+    return new_gram(output, g, g2)
+
+
 def matrices(output: str, gram: torch.Tensor) -> torch.Tensor:
     """Return a Gram block of `new_gram` as the kernel matrices it is in memory: [N·C, M·C'], [N, M] or [C, N, M]."""
     if output == "trace":
@@ -167,11 +174,6 @@ def into_new(results: Callable[..., Any], write: Callable[..., None]) -> Callabl
         return made
 
     return run
-
-
-def widened(operand: torch.Tensor) -> torch.Tensor:
-    """Return an operand in the dtype in which its products are summed: half precision becomes float32, a copy."""
-    return operand.to(result_dtype(operand.dtype))
 
 
 def sums_of(name: str, operand: torch.Tensor) -> tuple[str, torch.Tensor]:

@@ -139,23 +139,10 @@ def _check_side(tokens: tuple[str, torch.Tensor, str], g: tuple[str, torch.Tenso
     _operands.same_size("positions", (tokens[0], tokens[1].shape[1]), (g[0], g[1].shape[2]))
 
 
-def _fake_embedding_gram(
-    tokens: torch.Tensor,
-    g: torch.Tensor,
-    tokens2: torch.Tensor | None,
-    g2: torch.Tensor | None,
-    output: str,
-    padding_idx: int | None,
-    precision: str,
-    backend: str,
-) -> torch.Tensor:
-    return _operands.new_gram(output, g, g2)
-
-
 _OPERANDS = (
     "Tensor tokens, Tensor g, Tensor? tokens2, Tensor? g2, str output, int? padding_idx, str precision, str backend"
 )
-_library.define(f"embedding_gram({_OPERANDS}) -> Tensor", fake=_fake_embedding_gram)
+_library.define(f"embedding_gram({_OPERANDS}) -> Tensor", fake=_operands.fake_gram)
 _library.define(f"embedding_gram_(Tensor(a!) out, {_OPERANDS}) -> ()")
 _dispatch.add(
     "embedding_gram",

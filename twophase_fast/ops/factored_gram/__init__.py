@@ -128,20 +128,8 @@ def _check_side(a: tuple[str, torch.Tensor, str], g: tuple[str, torch.Tensor, st
     _operands.same_size("positions", (a[0], a[1].shape[1]), (g[0], g[1].shape[2]))
 
 
-def _fake_factored_gram(
-    a: torch.Tensor,
-    g: torch.Tensor,
-    a2: torch.Tensor | None,
-    g2: torch.Tensor | None,
-    output: str,
-    precision: str,
-    backend: str,
-) -> torch.Tensor:
-    return _operands.new_gram(output, g, g2)
-
-
 _OPERANDS = "Tensor a, Tensor g, Tensor? a2, Tensor? g2, str output, str precision, str backend"
-_library.define(f"factored_gram({_OPERANDS}) -> Tensor", fake=_fake_factored_gram)
+_library.define(f"factored_gram({_OPERANDS}) -> Tensor", fake=_operands.fake_gram)
 _library.define(f"factored_gram_(Tensor(a!) out, {_OPERANDS}) -> ()")
 _dispatch.add(
     "factored_gram",
