@@ -5,6 +5,7 @@
 #include "batch_norm_grad/kernels.h"
 #include "common/parallel.h"
 #include "common/sizes.h"
+#include "common/stream.h"
 #include "common/tiers.h"
 
 namespace twophase {
@@ -17,8 +18,6 @@ constexpr TypedTiers<NormGradKernels> tiers = {
 };
 
 constexpr int64_t shared_bytes = int64_t{8} << 10;  // of x (and of relu) that stay in L1 for all classes
-constexpr int64_t stream_bytes = int64_t{24}
-                                 << 20;  // results of this size leave the caches before they are used
 
 int threads_for(int64_t elements, int threads) { return elements < serial_elements ? 1 : threads; }
 
@@ -52,7 +51,8 @@ class NormDriver {
         packed_(f.positions <= k.lanes),
         blocks_(f.channels, f.positions * static_cast<int64_t>(sizeof(T)) * (packed_ ? 2 : 1),
                 packed_ ? k.lanes : 1, f.samples, threads_),
-        stream_(streams()) {
+        stream_(f.out != f.g && f.positions % k.lanes == 0 &&
+                streams(f.out, f.samples * f.classes * f.channels * f.positions, k.lanes)) {
     const int64_t repeats = packed_ ? f.positions : 1;
     for (int64_t i = 0; i < f.channels; ++i) {
       const T scale = f.weight ? f.weight[i] * f.rstd[i] : f.rstd[i];
@@ -89,13 +89,6 @@ class NormDriver {
                                 blocks_.ahead(task, c, f_.classes) * f_.positions,
                                 stream_};
     packed_ ? k_.packed(block) : k_.rows(block);
-  }
-
-  bool streams() const {
-    const auto size = static_cast<int64_t>(sizeof(T));
-    return f_.out != f_.g && f_.samples * f_.classes * f_.channels * f_.positions * size >= stream_bytes &&
-           f_.positions % k_.lanes == 0 &&
-           reinterpret_cast<uintptr_t>(f_.out) % static_cast<size_t>(k_.lanes * size) == 0;
   }
 
   const BatchNormGrad<T>& f_;
