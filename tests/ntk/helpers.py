@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import nn
+
+from twophase_fast.ntk.plan import Group
 
 
 def x(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float64) -> torch.Tensor:
@@ -22,3 +26,14 @@ def mlp(dtype: torch.dtype = torch.float64) -> nn.Sequential:
 def error(kernel: torch.Tensor, truth: torch.Tensor) -> float:
     """Relative Frobenius error."""
     return float((kernel - truth).norm() / truth.norm())
+
+
+def in_groups(make_plan, count: int):
+    """Let the plans that `make_plan` makes have as many groups of parameters."""
+
+    def made(*given, **options):
+        plan = make_plan(*given, **options)
+        names = [name for group in plan.groups for name in group.names]
+        return replace(plan, groups=tuple(Group(tuple(names[k::count])) for k in range(count)))
+
+    return made
