@@ -4,26 +4,20 @@
 
 #include "batch_norm_grad/kernels.h"
 #include "common/parallel.h"
-#include "common/x86.h"
+#include "common/sizes.h"
+#include "common/stream.h"
+#include "common/tiers.h"
 
 namespace twophase {
 namespace {
 
+constexpr TypedTiers<NormGradKernels> tiers = {
 #ifdef TWOPHASE_X86
-const NormGradKernels<float>& kernels_of(Isa isa, float) {
-  return isa < Isa::avx512 ? norm_grad_avx2_f32 : norm_grad_avx512_f32;
-}
-const NormGradKernels<double>& kernels_of(Isa isa, double) {
-  return isa < Isa::avx512 ? norm_grad_avx2_f64 : norm_grad_avx512_f64;
-}
+    {&norm_grad_avx2_f32, &norm_grad_avx512_f32}, {&norm_grad_avx2_f64, &norm_grad_avx512_f64}
 #endif
+};
 
 constexpr int64_t shared_bytes = int64_t{8} << 10;  // of x (and of relu) that stay in L1 for all classes
-constexpr int64_t stream_bytes = int64_t{24}
-                                 << 20;     // results of this size leave the caches before they are used
-constexpr int64_t serial_elements = 32768;  // fewer are not worth waking threads for
-
-int64_t ceiling(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
 int threads_for(int64_t elements, int threads) { return elements < serial_elements ? 1 : threads; }
 
@@ -33,10 +27,10 @@ struct Blocks {
   int64_t units, step, count;
 
   Blocks(int64_t all, int64_t unit_bytes, int64_t multiple, int64_t samples, int threads) : units(all) {
-    const int64_t parts = ceiling(threads > 1 ? 4 * threads : 1, std::max<int64_t>(samples, 1));
-    const int64_t wanted = std::min(shared_bytes / std::max<int64_t>(unit_bytes, 1), ceiling(units, parts));
-    step = std::max<int64_t>(ceiling(wanted, multiple) * multiple, multiple);
-    count = ceiling(units, step);
+    const int64_t parts = ceil_div(threads > 1 ? 4 * threads : 1, std::max<int64_t>(samples, 1));
+    const int64_t wanted = std::min(shared_bytes / std::max<int64_t>(unit_bytes, 1), ceil_div(units, parts));
+    step = std::max<int64_t>(up(wanted, multiple), multiple);
+    count = ceil_div(units, step);
   }
   int64_t first(int64_t task) const { return task % count * step; }
   // From a block of class c to the one that is read next, in units: of the next class, or the next block.
@@ -57,7 +51,8 @@ class NormDriver {
         packed_(f.positions <= k.lanes),
         blocks_(f.channels, f.positions * static_cast<int64_t>(sizeof(T)) * (packed_ ? 2 : 1),
                 packed_ ? k.lanes : 1, f.samples, threads_),
-        stream_(streams()) {
+        stream_(f.out != f.g && f.positions % k.lanes == 0 &&
+                streams(f.out, f.samples * f.classes * f.channels * f.positions, k.lanes)) {
     const int64_t repeats = packed_ ? f.positions : 1;
     for (int64_t i = 0; i < f.channels; ++i) {
       const T scale = f.weight ? f.weight[i] * f.rstd[i] : f.rstd[i];
@@ -96,13 +91,6 @@ class NormDriver {
     packed_ ? k_.packed(block) : k_.rows(block);
   }
 
-  bool streams() const {
-    const auto size = static_cast<int64_t>(sizeof(T));
-    return f_.out != f_.g && f_.samples * f_.classes * f_.channels * f_.positions * size >= stream_bytes &&
-           f_.positions % k_.lanes == 0 &&
-           reinterpret_cast<uintptr_t>(f_.out) % static_cast<size_t>(k_.lanes * size) == 0;
-  }
-
   const BatchNormGrad<T>& f_;
   const NormGradKernels<T>& k_;
   const int threads_;
@@ -131,17 +119,13 @@ void relu_grad_vector(const ReluGrad<T>& f, const NormGradKernels<T>& k, int wan
 
 template <class T>
 void batch_norm_grad(const BatchNormGrad<T>& problem, Isa isa, int threads) {
-#ifdef TWOPHASE_X86
-  if (isa != Isa::scalar) return NormDriver<T>(problem, kernels_of(isa, T()), threads).run();
-#endif
+  if (const auto* kernels = tiers.of<T>(isa)) return NormDriver<T>(problem, *kernels, threads).run();
   batch_norm_grad_scalar(problem, threads);
 }
 
 template <class T>
 void relu_grad(const ReluGrad<T>& problem, Isa isa, int threads) {
-#ifdef TWOPHASE_X86
-  if (isa != Isa::scalar) return relu_grad_vector(problem, kernels_of(isa, T()), threads);
-#endif
+  if (const auto* kernels = tiers.of<T>(isa)) return relu_grad_vector(problem, *kernels, threads);
   relu_grad_scalar(problem, threads);
 }
 

@@ -4,19 +4,18 @@
 
 #include "batched_product/batched_product.h"
 #include "common/parallel.h"
+#include "common/sizes.h"
 #include "common/workspace.h"
 #include "gemm/gemm.h"
 
 namespace twophase {
 namespace {
 
-constexpr int64_t serial_work = 1 << 16;  // multiply-adds below which threads do not pay
-
 template <class T>
 class BatchedDriver {
  public:
   BatchedDriver(const BatchedProduct<T>& f, const Gemm<T>& gemm) : f_(f), gemm_(gemm) {
-    left_size_ = up(gemm.left_size(f.rows, f.terms));
+    left_size_ = up(gemm.left_size(f.rows, f.terms), 64);
     right_size_ = gemm.right_size(f.columns, f.terms);
   }
 
@@ -29,8 +28,6 @@ class BatchedDriver {
   }
 
  private:
-  static int64_t up(int64_t size) { return (size + 63) / 64 * 64; }
-
   template <class E>
   static View<E> view(const Matrices<E>& m, int64_t b, int64_t k, int64_t h) {
     const auto& s = m.strides;

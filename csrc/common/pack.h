@@ -5,6 +5,8 @@
 #pragma once
 #include <cstdint>
 
+#include "common/sizes.h"
+
 namespace twophase {
 
 // Rows of a matrix whose row index has two levels: row r is at data + (r / inner) * outer_stride + (r %
@@ -80,7 +82,7 @@ template <class S>
 inline void pack_rows(const Rows<typename S::T>& source, int64_t first, int64_t count, int64_t depth,
                       typename S::T* panels, int64_t panel_stride, int64_t width, int64_t start) {
   using Pack = typename S::Pack;
-  const int64_t end = (count + S::lanes - 1) / S::lanes * S::lanes;
+  const int64_t end = up(count, S::lanes);
   for (int64_t i = 0; i < end;) {
     typename S::T* to = panels + (start + i) / width * panel_stride + (start + i) % width;
     const int64_t room = width - (start + i) % width, left = count > i ? count - i : 0;

@@ -9,6 +9,10 @@
 
 namespace twophase {
 
+// Below these many multiply-adds, or elements of a pass, starting threads does not pay.
+constexpr int64_t serial_work = 1 << 16;
+constexpr int64_t serial_elements = 1 << 15;
+
 // Runs body(worker) for worker = 0 ... threads - 1, at the same time. The first exception is thrown again
 // here.
 template <class Body>

@@ -5,24 +5,19 @@
 #include <vector>
 
 #include "common/parallel.h"
+#include "common/sizes.h"
+#include "common/tiers.h"
 #include "common/workspace.h"
-#include "common/x86.h"
 #include "conv_input_grad/kernels.h"
 
 namespace twophase {
 namespace {
 
+constexpr TypedTiers<ConvInputKernels> tiers = {
 #ifdef TWOPHASE_X86
-const ConvInputKernels<float>& kernels_of(Isa isa, float) {
-  return isa < Isa::avx512 ? conv_input_avx2_f32 : conv_input_avx512_f32;
-}
-const ConvInputKernels<double>& kernels_of(Isa isa, double) {
-  return isa < Isa::avx512 ? conv_input_avx2_f64 : conv_input_avx512_f64;
-}
+    {&conv_input_avx2_f32, &conv_input_avx512_f32}, {&conv_input_avx2_f64, &conv_input_avx512_f64}
 #endif
-
-int64_t ceil_div(int64_t size, int64_t by) { return (size + by - 1) / by; }
-int64_t up(int64_t size, int64_t to) { return ceil_div(size, to) * to; }
+};
 
 constexpr int64_t block_bytes = int64_t{512} << 10;  // of the scratch that a task goes through again
 constexpr int64_t large_kernels = int64_t{2} << 20;  // bytes that do not stay in the cache of a core
@@ -345,13 +340,10 @@ class Direct {
 template <class T>
 void conv_input_grad(const ConvInputGrad<T>& problem, Isa isa, int threads) {
   if (problem.images * problem.cin * problem.height * problem.width == 0) return;
-#ifdef TWOPHASE_X86
-  if (isa != Isa::scalar) {
-    const ConvInputKernels<T>& kernels = kernels_of(isa, T());
-    if (takes_winograd(problem)) return Winograd<T>(problem, kernels, threads).run();
-    return Direct<T>(problem, kernels, threads).run();
+  if (const auto* kernels = tiers.of<T>(isa)) {
+    if (takes_winograd(problem)) return Winograd<T>(problem, *kernels, threads).run();
+    return Direct<T>(problem, *kernels, threads).run();
   }
-#endif
   conv_input_grad_scalar(problem, threads);
 }
 

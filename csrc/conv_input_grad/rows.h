@@ -2,13 +2,12 @@
 #pragma once
 #include <cstdint>
 
+#include "common/sizes.h"
+
 namespace twophase {
 namespace {
 
 constexpr int64_t tap_depth = 128;  // terms of the direct method summed in registers before they are added up
-
-inline int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
-inline int64_t larger(int64_t a, int64_t b) { return a > b ? a : b; }
 
 // to = `zeros` zeros, then `available` elements of `from`, then zeros, at least
 // `count` elements together; up to two registers beyond are overwritten.

@@ -1,19 +1,16 @@
 // Drives a vector tier over groups of samples and threads, or calls the scalar oracle.
-#include "common/x86.h"
+#include "common/tiers.h"
 #include "embedding_gram/kernels.h"
 #include "embedding_gram/token_rows.h"
 
 namespace twophase {
 namespace {
 
+constexpr TypedTiers<EmbeddingKernels> tiers = {
 #ifdef TWOPHASE_X86
-const EmbeddingKernels<float>& kernels_of(Isa isa, float) {
-  return isa < Isa::avx512 ? embedding_avx2_f32 : embedding_avx512_f32;
-}
-const EmbeddingKernels<double>& kernels_of(Isa isa, double) {
-  return isa < Isa::avx512 ? embedding_avx2_f64 : embedding_avx512_f64;
-}
+    {&embedding_avx2_f32, &embedding_avx512_f32}, {&embedding_avx2_f64, &embedding_avx512_f64}
 #endif
+};
 
 template <class T>
 class EmbeddingDriver {
@@ -82,9 +79,8 @@ class EmbeddingDriver {
 
 template <class T>
 void embedding_gram(const EmbeddingGram<T>& problem, int64_t workspace, Isa isa, int threads) {
-#ifdef TWOPHASE_X86
-  if (isa != Isa::scalar) return EmbeddingDriver<T>(problem, workspace, kernels_of(isa, T()), threads).run();
-#endif
+  if (const auto* kernels = tiers.of<T>(isa))
+    return EmbeddingDriver<T>(problem, workspace, *kernels, threads).run();
   embedding_gram_scalar(problem, threads);
 }
 

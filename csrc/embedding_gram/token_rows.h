@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "common/parallel.h"
+#include "common/sizes.h"
 #include "common/workspace.h"
 #include "embedding_gram/embedding_gram.h"
 
@@ -19,7 +20,7 @@ class TokenRows {
             int threads)
       : side_(side),
         outputs_(f.outputs),
-        padded_((f.outputs + lanes - 1) / lanes * lanes),
+        padded_(up(f.outputs, lanes)),
         padding_(f.padding),
         first_(first),
         tokens_(static_cast<size_t>(last - first)),

@@ -1,5 +1,6 @@
 // Sizes and small steps shared by the methods; in an anonymous namespace like all code of the vector tiers.
 #pragma once
+#include "common/sizes.h"
 #include "common/tile.h"
 #include "factored_gram/kernels.h"
 
@@ -7,10 +8,6 @@ namespace twophase {
 namespace {
 
 constexpr int64_t max_chunk = 512;  // rows of a chunk, at most
-
-inline int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
-inline int64_t larger(int64_t a, int64_t b) { return a > b ? a : b; }
-inline int64_t padded(int64_t size, int64_t to) { return (size + to - 1) / to * to; }
 
 // Rows of a chunk: whole panels, about `rows` of them.
 template <class S>

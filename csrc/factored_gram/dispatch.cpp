@@ -1,19 +1,16 @@
 // Chooses the tier and the method, or calls the scalar oracle.
-#include "common/x86.h"
+#include "common/tiers.h"
 #include "factored_gram/block_driver.h"
 #include "factored_gram/half_driver.h"
 
 namespace twophase {
 namespace {
 
+constexpr TypedTiers<FactoredKernels> tiers = {
 #ifdef TWOPHASE_X86
-const FactoredKernels<float>& kernels_of(Isa isa, float) {
-  return isa < Isa::avx512 ? factored_avx2_f32 : factored_avx512_f32;
-}
-const FactoredKernels<double>& kernels_of(Isa isa, double) {
-  return isa < Isa::avx512 ? factored_avx2_f64 : factored_avx512_f64;
-}
+    {&factored_avx2_f32, &factored_avx512_f32}, {&factored_avx2_f64, &factored_avx512_f64}
 #endif
+};
 
 template <class T>
 bool is_empty(const FactoredGram<T>& f) {
@@ -28,12 +25,10 @@ template <class T>
 void factored_gram(const FactoredGram<T>& problem, GramMethod method, const FactoredBlocks& blocks, Isa isa,
                    int threads) {
   if (is_empty(problem)) return;
-#ifdef TWOPHASE_X86
-  if (isa != Isa::scalar && method == GramMethod::half) {
-    return HalfDriver<T>(problem, blocks, kernels_of(isa, T()), threads).run();
+  if (const auto* kernels = tiers.of<T>(isa)) {
+    if (method == GramMethod::half) return HalfDriver<T>(problem, blocks, *kernels, threads).run();
+    return BlockDriver<T>(problem, method, blocks, *kernels, threads).run();
   }
-  if (isa != Isa::scalar) return BlockDriver<T>(problem, method, blocks, kernels_of(isa, T()), threads).run();
-#endif
   factored_gram_scalar(problem, threads);
 }
 

@@ -15,9 +15,9 @@ struct ClassGroups {
   int64_t outputs, size, panels;  // padded outputs of a class, classes of a group, columns of its panels
 
   ClassGroups(int64_t outputs_, int64_t classes, int64_t columns)
-      : outputs(padded(outputs_, S::lanes)),
+      : outputs(up(outputs_, S::lanes)),
         size(larger(1, smaller(classes, columns / larger(outputs, 1)))),
-        panels(padded(size * outputs, panel_width<S>)) {}
+        panels(up(size * outputs, panel_width<S>)) {}
 };
 
 template <class S>
@@ -29,7 +29,7 @@ struct HalfRows {
   T *right_a, *right_g, *weights, *h;  // panels; panels; M^T [S, step]; H [step, panels of a group]
   int64_t step;
 
-  int64_t right_a_width() const { return smaller(panel_width<S>, padded(f.right.positions, S::lanes)); }
+  int64_t right_a_width() const { return smaller(panel_width<S>, up(f.right.positions, S::lanes)); }
 
   void pack_right() const {
     const FactoredSide<T>& r = f.right;
@@ -98,7 +98,7 @@ inline HalfRows<S> half_rows(const HalfTask<typename S::T>& task, typename S::T*
   const ClassGroups<S> groups(f.outputs, f.right.classes, task.columns);
   const int64_t all_groups = (f.right.classes + groups.size - 1) / groups.size;
   const int64_t step = chunk_rows<S>(task.rows);
-  const int64_t right_a = padded(f.right.positions, panel_width<S>) * f.inputs;
+  const int64_t right_a = up(f.right.positions, panel_width<S>) * f.inputs;
   const int64_t right_g = all_groups * groups.panels * f.right.positions;
   const int64_t weights = f.right.positions * step, h = step * groups.panels;
   if (size != nullptr) *size = right_a + right_g + weights + h;

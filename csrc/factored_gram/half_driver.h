@@ -76,7 +76,7 @@ class HalfDriver {
     const int64_t rows = (end - group) * f_.left.positions, width = kernels_.width,
                   stride = f_.inputs * width;
     const int64_t first = group * f_.left.positions;
-    parallel_tasks((rows + width - 1) / width, threads_, [&] {
+    parallel_tasks(ceil_div(rows, width), threads_, [&] {
       return [&](int64_t i) {
         const int64_t count = std::min(width, rows - i * width);
         kernels_.pack(input_rows(f_.left), first + i * width, count, f_.inputs, packed + i * stride, stride,
@@ -88,8 +88,8 @@ class HalfDriver {
   // The largest tasks, those of the last right samples, come first; few right samples are cut along the left.
   std::vector<HalfTask<T>> tasks_of(int64_t group, int64_t end, const T* packed) const {
     std::vector<HalfTask<T>> tasks;
-    const int64_t parts = (least_tasks + f_.right.samples - 1) / f_.right.samples;
-    const int64_t step = (end - group + parts - 1) / parts;
+    const int64_t parts = ceil_div(least_tasks, f_.right.samples);
+    const int64_t step = ceil_div(end - group, parts);
     for (int64_t m = f_.right.samples - 1; m >= 0; --m) {
       const int64_t last = f_.symmetric ? std::min(end, m + 1) : end;
       for (int64_t n = group; n < last; n += step) {

@@ -5,13 +5,12 @@
 #include <numeric>
 
 #include "common/parallel.h"
+#include "common/sizes.h"
 #include "common/workspace.h"
 #include "factored_gram/kernels.h"
 
 namespace twophase {
 namespace {
-
-int64_t up(int64_t size, int64_t to) { return (size + to - 1) / to * to; }
 
 template <class T>
 Rows<T> input_rows(const FactoredSide<T>& side) {
@@ -38,7 +37,7 @@ class PackedSide {
         a_(a_block_ * blocks()),
         g_(g_block_ * blocks()) {}
 
-  int64_t blocks() const { return (last_ - first_ + block_ - 1) / block_; }
+  int64_t blocks() const { return ceil_div(last_ - first_, block_); }
 
   PackedBlock<T> block(int64_t i) {
     return {a_.data() + i * a_block_, g_.data() + i * g_block_, first_ + i * block_, samples(i)};
@@ -94,8 +93,8 @@ int64_t block_size(const FactoredSide<T>& side, int64_t rows_per_sample, int64_t
   const int64_t per_sample = std::max<int64_t>(rows_per_sample, 1);
   const int64_t fits = std::max<int64_t>(1, rows / per_sample);
   const int64_t spread = std::min<int64_t>(8, std::max<int64_t>(1, side.samples * per_sample / 16));
-  const int64_t blocks = std::max(spread, (side.samples + fits - 1) / fits);
-  const int64_t size = std::max({int64_t{1}, std::min(least, fits), (side.samples + blocks - 1) / blocks});
+  const int64_t blocks = std::max(spread, ceil_div(side.samples, fits));
+  const int64_t size = std::max({int64_t{1}, std::min(least, fits), ceil_div(side.samples, blocks)});
   const int64_t whole = width / std::gcd(width, per_sample);  // samples whose rows fill panels
   return size >= whole ? size / whole * whole : size;
 }

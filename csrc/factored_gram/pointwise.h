@@ -87,7 +87,7 @@ struct PointwiseChunk {
     T* line = expanded;
     for (int64_t i = 0; i < count; ++i) {
       const int64_t n = (first + i) / f.left.classes, c = (first + i) % f.left.classes;
-      if (i > 0 && c == 0) line += padded(columns, S::lanes);
+      if (i > 0 && c == 0) line += up(columns, S::lanes);
       if (i == 0 || c == 0) expand(sample_weights + n * sample_stride, line);
       weights[i] = line;
       to[i] = f.out + (task.left.first + n) * f.out_n + c * f.out_c;
@@ -143,7 +143,7 @@ struct PointwiseChunk {
 template <class S>
 inline void run_pointwise(const BlockTask<typename S::T>& task, typename S::T* scratch) {
   const FactoredGram<typename S::T>& f = *task.problem;
-  const int64_t step = chunk_rows<S>(task.rows), stride = padded(task.right.samples, S::lanes);
+  const int64_t step = chunk_rows<S>(task.rows), stride = up(task.right.samples, S::lanes);
   const int64_t rows = task.left.samples * f.left.classes, columns = task.right.samples * f.right.classes;
   product_blocked<S>(task.left.samples, task.right.samples, f.inputs, task.depth,
                      panels_at<S>(task.left.a, 0, f.inputs, 0), panels_at<S>(task.right.a, 0, f.inputs, 0),

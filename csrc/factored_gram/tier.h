@@ -10,7 +10,7 @@ namespace {
 template <class S>
 inline int64_t block_scratch(const BlockTask<typename S::T>& task) {
   const int64_t step = chunk_rows<S>(task.rows);
-  return task.left.samples * padded(task.right.samples, S::lanes) + 2 * step * step + step;
+  return task.left.samples * up(task.right.samples, S::lanes) + 2 * step * step + step;
 }
 
 template <class S>

@@ -53,7 +53,7 @@ struct Chunk {
     for (int64_t i = 0; i < rows;) {
       const int64_t n = (row + i) / f.left.positions;
       const int64_t end = smaller(rows, (n + 1) * f.left.positions - row);
-      multiply_rows<S>(weights, products, stride, i, end, padded(columns, S::lanes), sums);
+      multiply_rows<S>(weights, products, stride, i, end, up(columns, S::lanes), sums);
       T* to = out + (task.left.first + n) * f.out_n + task.right.first * f.out_m;
       add_segments<S>(sums, column, columns, f.right.positions, to, f.out_m);
       i = end;

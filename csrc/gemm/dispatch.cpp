@@ -1,38 +1,26 @@
-#include "common/x86.h"
+#include "common/tiers.h"
 #include "gemm/gemm.h"
 #include "gemm/kernels.h"
 
 namespace twophase {
 namespace {
 
-template <class T>
-const Gemm<T>& choose(Isa isa, const Gemm<T>& scalar, const Gemm<T>& avx2, const Gemm<T>& avx512) {
-  if (isa >= Isa::avx512) return avx512;
-  return isa >= Isa::avx2 ? avx2 : scalar;
-}
+constexpr TypedTiers<Gemm> tiers = {
+#ifdef TWOPHASE_X86
+    {&gemm_avx2::f32, &gemm_avx512::f32}, {&gemm_avx2::f64, &gemm_avx512::f64}
+#endif
+};
 
 }  // namespace
 
-#ifdef TWOPHASE_X86
 template <>
 const Gemm<float>& gemm<float>(Isa isa) {
-  return choose(isa, gemm_scalar::f32, gemm_avx2::f32, gemm_avx512::f32);
+  return tiers.f32.of(isa, gemm_scalar::f32);
 }
 
 template <>
 const Gemm<double>& gemm<double>(Isa isa) {
-  return choose(isa, gemm_scalar::f64, gemm_avx2::f64, gemm_avx512::f64);
+  return tiers.f64.of(isa, gemm_scalar::f64);
 }
-#else
-template <>
-const Gemm<float>& gemm<float>(Isa) {
-  return gemm_scalar::f32;
-}
-
-template <>
-const Gemm<double>& gemm<double>(Isa) {
-  return gemm_scalar::f64;
-}
-#endif
 
 }  // namespace twophase

@@ -15,13 +15,11 @@
 #pragma once
 #include <cstdint>
 
+#include "common/sizes.h"
 #include "gemm/gemm.h"
 
 namespace twophase {
 namespace {
-
-inline int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
-inline int64_t padded(int64_t size, int64_t to) { return (size + to - 1) / to * to; }
 
 template <class Kernel>
 struct Driver {
@@ -32,11 +30,11 @@ struct Driver {
   static constexpr int64_t block_m = Kernel::block / mr * mr;
   static constexpr int64_t block_n = Kernel::block / nr * nr;
 
-  static int64_t left_size(int64_t m, int64_t k) { return padded(m, mr) * k; }
-  static int64_t right_size(int64_t n, int64_t k) { return padded(n, nr) * k; }
+  static int64_t left_size(int64_t m, int64_t k) { return up(m, mr) * k; }
+  static int64_t right_size(int64_t n, int64_t k) { return up(n, nr) * k; }
 
   static int64_t left_block_size(int64_t m, int64_t k) {
-    return padded(left_size(smaller(m, block_m), smaller(k, depth)), 64);
+    return up(left_size(smaller(m, block_m), smaller(k, depth)), 64);
   }
 
   static int64_t scratch_size(int64_t m, int64_t n, int64_t k) {
@@ -78,7 +76,7 @@ struct Driver {
   static void pack(int64_t rows, int64_t k, View<const T> source, T* packed) {
     for (int64_t q = 0; q < k; q += depth) {
       const View<const T> panel{source.data + q * source.col_stride, source.row_stride, source.col_stride};
-      pack_panel<W>(rows, smaller(depth, k - q), panel, packed + q * padded(rows, W));
+      pack_panel<W>(rows, smaller(depth, k - q), panel, packed + q * up(rows, W));
     }
   }
 
@@ -87,7 +85,7 @@ struct Driver {
 
   // A tile of a C that it does not fill, or whose rows are not contiguous, goes by way of a tile of its own.
   static void run_tile(int64_t rows, int64_t cols, int64_t k, const T* left, const T* right, View<T> c) {
-    const int64_t full_rows = padded(rows, Kernel::row_step), full_cols = padded(cols, Kernel::width);
+    const int64_t full_rows = up(rows, Kernel::row_step), full_cols = up(cols, Kernel::width);
     const int vectors = static_cast<int>(full_cols / Kernel::width);
     if (rows == full_rows && cols == full_cols && c.col_stride == 1) {
       return Kernel::run(static_cast<int>(rows), vectors, k, left, right, c.data, c.row_stride);
@@ -118,7 +116,7 @@ struct Driver {
   static void multiply_packed(const GemmShape& shape, const T* left, const T* right, View<T> c) {
     for (int64_t q = 0; q < shape.k; q += depth) {
       const GemmShape panel{shape.m, shape.n, smaller(depth, shape.k - q), shape.diagonal};
-      run_panel(panel, left + q * padded(shape.m, mr), right + q * padded(shape.n, nr), c);
+      run_panel(panel, left + q * up(shape.m, mr), right + q * up(shape.n, nr), c);
     }
   }
 

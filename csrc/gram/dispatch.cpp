@@ -5,33 +5,21 @@
 #include <vector>
 
 #include "common/parallel.h"
+#include "common/sizes.h"
+#include "common/tiers.h"
 #include "common/workspace.h"
-#include "common/x86.h"
 #include "gram/kernels.h"
 #include "gram/plan.h"
 
 namespace twophase {
 namespace {
 
+// None for the scalar tier, where blocks on the diagonal are like the others.
+constexpr TypedTiers<TriangleKernels> triangle_tiers = {
 #ifdef TWOPHASE_X86
-const TriangleKernels<float>& triangles_of(Isa isa, float) {
-  return isa < Isa::avx512 ? triangle_avx2_f32 : triangle_avx512_f32;
-}
-const TriangleKernels<double>& triangles_of(Isa isa, double) {
-  return isa < Isa::avx512 ? triangle_avx2_f64 : triangle_avx512_f64;
-}
+    {&triangle_avx2_f32, &triangle_avx512_f32}, {&triangle_avx2_f64, &triangle_avx512_f64}
 #endif
-
-// Null where blocks on the diagonal are like the others.
-template <class T>
-const TriangleKernels<T>* triangles(Isa isa) {
-#ifdef TWOPHASE_X86
-  if (isa != Isa::scalar) return &triangles_of(isa, T());
-#endif
-  return nullptr;
-}
-
-constexpr int64_t kSerialWork = 1 << 16;  // multiply-adds below which starting threads does not pay
+};
 
 // Tiles on the diagonal are half the work of the others and come last, which evens out the threads' loads.
 std::vector<GramTask> list_tasks(int64_t batch, int64_t n, int64_t m, bool symmetric, const GramPlan& plan) {
@@ -55,8 +43,8 @@ class GramRun {
   GramRun(const GramProblem<T>& problem, Isa isa, int threads)
       : p_(problem),
         gemm_(gemm<T>(isa)),
-        triangles_(triangles<T>(isa)),
-        threads_(problem.batch * problem.n * problem.m * problem.k < kSerialWork ? 1 : threads),
+        triangles_(triangle_tiers.of<T>(isa)),
+        threads_(problem.batch * problem.n * problem.m * problem.k < serial_work ? 1 : threads),
         plan_(plan_gram(p_.batch, p_.n, p_.m, p_.k, p_.symmetric, sizeof(T), threads_)),
         partial_(plan_.slices > 1 ? plan_.slices * p_.batch * p_.n * p_.m : 0) {}
 
@@ -153,8 +141,8 @@ void gram_accumulate(const GramProblem<T>& problem, Isa isa, int threads) {
 
 template <class T>
 void symmetrize(int64_t batch, int64_t n, const Batch<T>& out, int threads) {
-  const int64_t blocks = (n + kMirrorBlock - 1) / kMirrorBlock;
-  parallel_tasks(batch * blocks, batch * n * n < kSerialWork ? 1 : threads, [&] {
+  const int64_t blocks = ceil_div(n, kMirrorBlock);
+  parallel_tasks(batch * blocks, batch * n * n < serial_work ? 1 : threads, [&] {
     return [&](int64_t task) { mirror_rows(n, out.at(task / blocks, 0, 0), task % blocks * kMirrorBlock); };
   });
 }

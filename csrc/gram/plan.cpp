@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "common/sizes.h"
+
 namespace twophase {
 namespace {
 
@@ -13,8 +15,6 @@ constexpr int64_t kShortestSlice = 4096;
 constexpr int64_t kMostSlices = 64;
 constexpr int64_t kPartialBytes = 16 << 20;
 constexpr int64_t kTasksPerThread = 3;
-
-int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
 int64_t count_tiles(int64_t n, int64_t m, bool symmetric, int64_t tile) {
   const int64_t rows = ceil_div(n, tile), cols = ceil_div(m, tile);

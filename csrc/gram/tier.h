@@ -1,13 +1,12 @@
 // The kernels of one vector tier, written once; included once by each tier's file.
 #pragma once
 #include "common/pack.h"
+#include "common/sizes.h"
 #include "common/tile.h"
 #include "gram/kernels.h"
 
 namespace twophase {
 namespace {
-
-inline int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
 
 // Adds register tiles to a matrix with any strides, of which `columns` columns exist from the first on.
 template <class S>

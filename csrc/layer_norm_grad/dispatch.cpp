@@ -4,22 +4,18 @@
 #include <vector>
 
 #include "common/parallel.h"
+#include "common/tiers.h"
 #include "common/workspace.h"
-#include "common/x86.h"
 #include "layer_norm_grad/kernels.h"
 
 namespace twophase {
 namespace {
 
+constexpr TypedTiers<LayerNormKernels> tiers = {
 #ifdef TWOPHASE_X86
-const LayerNormKernels<float>& kernels_of(Isa isa, float) {
-  return isa < Isa::avx512 ? layer_norm_avx2_f32 : layer_norm_avx512_f32;
-}
-const LayerNormKernels<double>& kernels_of(Isa isa, double) {
-  return isa < Isa::avx512 ? layer_norm_avx2_f64 : layer_norm_avx512_f64;
-}
-
-constexpr int64_t serial_elements = 32768;  // fewer are not worth waking threads for
+    {&layer_norm_avx2_f32, &layer_norm_avx512_f32}, {&layer_norm_avx2_f64, &layer_norm_avx512_f64}
+#endif
+};
 
 // A task is a sample and class; those of a sample follow each other, while its x is in cache.
 template <class T>
@@ -38,15 +34,12 @@ void layer_norm_grad_vector(const LayerNormGrad<T>& f, const LayerNormKernels<T>
     };
   });
 }
-#endif
 
 }  // namespace
 
 template <class T>
 void layer_norm_grad(const LayerNormGrad<T>& problem, Isa isa, int threads) {
-#ifdef TWOPHASE_X86
-  if (isa != Isa::scalar) return layer_norm_grad_vector(problem, kernels_of(isa, T()), threads);
-#endif
+  if (const auto* kernels = tiers.of<T>(isa)) return layer_norm_grad_vector(problem, *kernels, threads);
   layer_norm_grad_scalar(problem, threads);
 }
 

@@ -3,6 +3,7 @@
 #pragma once
 #include <immintrin.h>
 
+#include "common/sizes.h"
 #include "layer_norm_grad/kernels.h"
 
 namespace twophase {
@@ -11,9 +12,6 @@ namespace {
 constexpr int64_t summed_at_once = 64;  // positions, before they are added to the sums of those before
 
 constexpr int64_t fetched_ahead = 2048;  // elements at least, from those of g that are read to those fetched
-
-inline int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
-inline int64_t larger(int64_t a, int64_t b) { return a > b ? a : b; }
 
 template <class T>
 inline void fetch(const T* from) {
@@ -134,7 +132,7 @@ inline void put_sums(const LayerNormRows<typename S::T>& f, const typename S::T*
 
 template <class S>
 inline void rows(const LayerNormRows<typename S::T>& f) {
-  const int64_t stride = (f.features + S::lanes - 1) / S::lanes * S::lanes;
+  const int64_t stride = up(f.features, S::lanes);
   for (int64_t t = 0; t == 0 || t < f.positions; t += summed_at_once) {
     sum_positions<S>(f, t, smaller(f.positions, t + summed_at_once), stride);
     put_sums<S>(f, f.sums, f.weight_grad, t > 0);

@@ -4,29 +4,23 @@
 #include <vector>
 
 #include "common/parallel.h"
+#include "common/sizes.h"
+#include "common/tiers.h"
 #include "common/workspace.h"
-#include "common/x86.h"
 #include "linear_input_grad/kernels.h"
 
 namespace twophase {
 namespace {
 
+constexpr TypedTiers<LinearInputKernels> tiers = {
 #ifdef TWOPHASE_X86
-const LinearInputKernels<float>& kernels_of(Isa isa, float) {
-  return isa < Isa::avx512 ? linear_input_avx2_f32 : linear_input_avx512_f32;
-}
-const LinearInputKernels<double>& kernels_of(Isa isa, double) {
-  return isa < Isa::avx512 ? linear_input_avx2_f64 : linear_input_avx512_f64;
-}
+    {&linear_input_avx2_f32, &linear_input_avx512_f32}, {&linear_input_avx2_f64, &linear_input_avx512_f64}
 #endif
+};
 
-constexpr int64_t serial_work = 1 << 16;            // multiply-adds below which threads do not pay
 constexpr int64_t left_bytes = int64_t{512} << 10;  // of packed rows, which stay in L2
 constexpr int64_t most_rows = 128;                  // of a task: what it holds back stays in L2, too
 constexpr int64_t tasks_per_thread = 4;             // so that none waits long for the last
-
-int64_t ceiling(int64_t a, int64_t b) { return (a + b - 1) / b; }
-int64_t up(int64_t size, int64_t to) { return ceiling(size, to) * to; }
 
 template <class T>
 class LinearInputDriver {
@@ -39,12 +33,12 @@ class LinearInputDriver {
         right_(up(f.inputs, k.width) * f.outputs) {
     const int64_t fitting = left_bytes / static_cast<int64_t>(sizeof(T)) / std::max<int64_t>(f.outputs, 1);
     const int64_t most = std::clamp(fitting, k.rows, most_rows);
-    const int64_t blocks = up(std::max(ceiling(rows_, most), tasks_per_thread * threads_), threads_);
-    row_step_ = std::max(k.rows, up(ceiling(rows_, blocks), k.rows));
-    row_blocks_ = ceiling(rows_, row_step_);
-    const int64_t parts = ceiling(threads_, std::max<int64_t>(row_blocks_, 1));
-    column_step_ = std::max(k.width, up(ceiling(f.inputs, parts), k.width));
-    column_blocks_ = ceiling(f.inputs, column_step_);
+    const int64_t blocks = up(std::max(ceil_div(rows_, most), tasks_per_thread * threads_), threads_);
+    row_step_ = std::max(k.rows, up(ceil_div(rows_, blocks), k.rows));
+    row_blocks_ = ceil_div(rows_, row_step_);
+    const int64_t parts = ceil_div(threads_, std::max<int64_t>(row_blocks_, 1));
+    column_step_ = std::max(k.width, up(ceil_div(f.inputs, parts), k.width));
+    column_blocks_ = ceil_div(f.inputs, column_step_);
   }
 
   void run() {
@@ -70,7 +64,7 @@ class LinearInputDriver {
   void pack_weight() {
     const Rows<T> source{f_.weight, f_.inputs, 0, f_.weight_input, f_.weight_output};
     const int threads = f_.inputs * f_.outputs < serial_work ? 1 : threads_;
-    parallel_tasks(ceiling(f_.inputs, k_.width), threads, [&] {
+    parallel_tasks(ceil_div(f_.inputs, k_.width), threads, [&] {
       return [&](int64_t panel) {
         const int64_t first = panel * k_.width, stride = f_.outputs * k_.width;
         k_.pack(source, first, std::min(k_.width, f_.inputs - first), f_.outputs,
@@ -105,9 +99,7 @@ class LinearInputDriver {
 
 template <class T>
 void linear_input_grad(const LinearInputGrad<T>& problem, Isa isa, int threads) {
-#ifdef TWOPHASE_X86
-  if (isa != Isa::scalar) return LinearInputDriver<T>(problem, kernels_of(isa, T()), threads).run();
-#endif
+  if (const auto* kernels = tiers.of<T>(isa)) return LinearInputDriver<T>(problem, *kernels, threads).run();
   linear_input_grad_scalar(problem, threads);
 }
 

@@ -1,6 +1,7 @@
 // The kernels of one vector tier, written once; included once by each tier's file.
 #pragma once
 #include "common/pack.h"
+#include "common/sizes.h"
 #include "common/tile.h"
 #include "linear_input_grad/kernels.h"
 
@@ -9,8 +10,6 @@ namespace {
 
 constexpr int64_t summed_bytes = 768;  // of terms in registers; a right panel of so many stays in L1
 constexpr int64_t short_terms = 24;    // up to here writing is the work, and rows are written end to end
-
-inline int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
 
 template <class S>
 constexpr int64_t partial_columns = 8 * panel_width<S>;

@@ -1,17 +1,15 @@
-#include "common/x86.h"
+#include "common/tiers.h"
 #include "pair_moments/kernels.h"
 #include "pair_moments/sweep.h"
 
 namespace twophase {
 namespace {
 
-const MomentKernels& kernels([[maybe_unused]] Isa isa) {
+constexpr VectorTiers<MomentKernels> tiers = {
 #ifdef TWOPHASE_X86
-  if (isa >= Isa::avx512) return moments_avx512;
-  if (isa >= Isa::avx2) return moments_avx2;
+    &moments_avx2, &moments_avx512
 #endif
-  return moments_scalar;
-}
+};
 
 void add(ChunkMoments& sum, const ChunkMoments& m) {
   sum.xy += m.xy;
@@ -66,7 +64,7 @@ void reduce_shared(const MomentKernels& kernel, const PairList& pairs, int64_t b
 }  // namespace
 
 void pair_moments(const std::vector<MomentsPosition>& positions, Isa isa, int threads, double* out) {
-  const MomentKernels& kernel = kernels(isa);
+  const MomentKernels& kernel = tiers.of(isa, moments_scalar);
   const int64_t count = static_cast<int64_t>(positions.size());
   MomentsFunction* moments = positions.empty() || positions[0].y ? kernel.moments : kernel.moments_with_dy;
   const auto sums = sweep_pairs<ChunkMoments>(
@@ -90,7 +88,7 @@ void pair_moments(const std::vector<MomentsPosition>& positions, Isa isa, int th
 
 void residual_moments(const std::vector<MomentsPosition>& positions, double scale, Isa isa, int threads,
                       double* out) {
-  const MomentKernels& kernel = kernels(isa);
+  const MomentKernels& kernel = tiers.of(isa, moments_scalar);
   const auto sums = sweep_pairs<ChunkResidual>(
       positions, threads,
       [&](const PairList& pairs, int64_t begin, int64_t size, std::vector<ChunkResidual>& sums) {

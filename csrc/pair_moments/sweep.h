@@ -15,7 +15,6 @@ constexpr int64_t kGroup = 65536;        // elements of a vector summed by one t
 constexpr int64_t kChunkBytes = 131072;  // of all runs together, so that a chunk of all pairs stays in L2
 constexpr int64_t kSharedBytes = 8192;   // of each run, where only y meets others: two pages
 constexpr int64_t kMaxChunk = 4096;      // elements
-constexpr int64_t kSerialElements = 32768;
 
 // The pairs of one position: every x with y, or every x with itself and the later ones.
 struct PairList {
@@ -84,7 +83,7 @@ std::vector<std::vector<Sum>> sweep_pairs(const std::vector<MomentsPosition>& po
       reduce(list, i, size, task.sums);
     }
   };
-  parallel_tasks(static_cast<int64_t>(tasks.size()), total < kSerialElements ? 1 : threads,
+  parallel_tasks(static_cast<int64_t>(tasks.size()), total < serial_elements ? 1 : threads,
                  [&] { return run_task; });
   std::vector<std::vector<Sum>> result(positions.size());
   for (size_t p = 0; p < positions.size(); ++p) result[p].assign(pairs[p].size(), Sum{});

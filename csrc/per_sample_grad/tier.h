@@ -1,5 +1,6 @@
 // The kernels of one vector tier, written once; included once by each tier's file.
 #pragma once
+#include "common/sizes.h"
 #include "common/tile.h"
 #include "per_sample_grad/kernels.h"
 #include "per_sample_grad/winograd_tier.h"
@@ -10,9 +11,6 @@ namespace {
 constexpr int64_t block_depth = 128;  // terms summed in registers before they are added to the result
 constexpr int64_t short_terms =
     16;  // up to here a result is written row by row: the writing takes longer than the sums
-
-inline int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
-inline int64_t larger(int64_t a, int64_t b) { return a > b ? a : b; }
 
 // rows[i][j] = tile, or += tile; columns beyond the last are not touched.
 template <class S, bool add>

@@ -5,6 +5,7 @@
 #include <memory>
 
 #include "common/parallel.h"
+#include "common/sizes.h"
 #include "common/workspace.h"
 
 namespace twophase {
@@ -82,8 +83,8 @@ class ProjectionTask {
 
 template <class T>
 void random_projection(const RandomProjection<T>& problem, Isa isa, int threads) {
-  const int64_t row_blocks = (problem.rows + kRows - 1) / kRows;
-  const int64_t blocks = (problem.directions + kDirections - 1) / kDirections;
+  const int64_t row_blocks = ceil_div(problem.rows, kRows);
+  const int64_t blocks = ceil_div(problem.directions, kDirections);
   parallel_tasks(row_blocks * blocks, threads, [&] {
     return [&, task = std::make_unique<ProjectionTask<T>>(problem, gemm<T>(isa))](int64_t index) {
       task->run(index / blocks * kRows, index % blocks * kDirections);

@@ -9,7 +9,6 @@
 namespace twophase {
 namespace {
 
-constexpr int64_t kSerialWork = 1 << 16;   // multiply-adds below which starting threads does not pay
 constexpr int64_t kRoundBytes = 16 << 20;  // of packed panels
 constexpr int64_t kLargestTile = 256;      // rows and columns of a task: operands and result fit L2
 constexpr int64_t kSmallestTile = 64;
@@ -29,7 +28,7 @@ class SplitGramRun {
         weights_(weights),
         all_(all_products || problem.k <= kShortDepth),
         kernels_(split_kernels(unit)),
-        threads_(problem.batch * problem.n * problem.m * problem.k < kSerialWork ? 1 : threads),
+        threads_(problem.batch * problem.n * problem.m * problem.k < serial_work ? 1 : threads),
         round_(largest_round()),
         left_(p_.n, true, p_.symmetric, round_),
         right_(p_.symmetric ? 0 : p_.m, false, true, round_) {}

@@ -5,13 +5,12 @@
 #include <atomic>
 #include <stdexcept>
 
+#include "common/sizes.h"
 #include "common/workspace.h"
 #include "split_gram/kernels.h"
 
 namespace twophase {
 namespace {
-
-inline int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
 const SplitKernels& split_kernels(MatrixUnit unit) {
 #ifdef TWOPHASE_AMX

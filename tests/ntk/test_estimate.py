@@ -9,13 +9,10 @@ import torch
 from torch import nn
 
 import twophase_fast as tp
+from tests.ntk.helpers import x
 from twophase_fast._model_cases import MODEL_CASES
 from twophase_fast._types import InputError, UnsupportedModelError
 from twophase_fast.ntk import naive_entk
-
-
-def x(*shape, seed=0):
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
 def _seeded(build):

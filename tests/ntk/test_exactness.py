@@ -6,6 +6,7 @@ from torch import nn
 from torch.utils import _pytree as pytree
 
 import twophase_fast as tp
+from tests.ntk.helpers import error
 from twophase_fast._model_cases import MODEL_CASES, Apply
 from twophase_fast._types import UnsupportedModelError
 from twophase_fast.ntk import naive_entk
@@ -25,10 +26,6 @@ def _second(inputs, options):
     return pytree.tree_map_only(torch.Tensor, move, inputs), cross
 
 
-def _error(kernel, truth):
-    return float((kernel - truth).norm() / truth.norm())
-
-
 @pytest.mark.parametrize("name", MODEL_CASES)
 def test_equals_the_naive_loop(name):
     model, inputs, options = MODEL_CASES[name]()
@@ -42,8 +39,8 @@ def test_equals_the_naive_loop(name):
         assert kernel.dtype == torch.float64
         assert kernel.shape == truth.shape
         assert not kernel.requires_grad
-        assert _error(kernel, truth) < 1e-10, output
-        assert _error(tp.entk(model, inputs, other, output=output, **cross), truth_cross) < 1e-10, output
+        assert error(kernel, truth) < 1e-10, output
+        assert error(tp.entk(model, inputs, other, output=output, **cross), truth_cross) < 1e-10, output
 
 
 def _reduce(full, output):
@@ -101,6 +98,6 @@ def _scaled_twice(copied):
 
 def test_functions_in_python_with_parameters():
     model, inputs = _scaled_twice(copied=True)
-    assert _error(tp.entk(model, inputs), naive_entk(model, inputs)) < 1e-12
+    assert error(tp.entk(model, inputs), naive_entk(model, inputs)) < 1e-12
     with pytest.raises(UnsupportedModelError, match="several ways"):
         tp.entk(*_scaled_twice(copied=False))

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 import twophase_fast as tp
+from tests.ntk.helpers import error
 from twophase_fast.ntk import naive_entk
 
 transformers = pytest.importorskip(
@@ -187,22 +188,18 @@ def _others(inputs):
     return {key: value[:3].flip(0) + (0.25 if value.is_floating_point() else 0) for key, value in inputs.items()}
 
 
-def _error(kernel, truth):
-    return float((kernel - truth).norm() / truth.norm())
-
-
 @pytest.mark.parametrize("name", CASES)
 def test_equals_the_naive_loop(name):
     model, inputs, output_fn = build(name)
     truth = naive_entk(model, inputs, output_fn=output_fn)
     kernel = tp.entk(model, inputs, output_fn=output_fn)
     assert kernel.dtype == torch.float64
-    assert _error(kernel, truth) < 1e-10
+    assert error(kernel, truth) < 1e-10
     trace = tp.entk(model, inputs, output="trace", output_fn=output_fn)
-    assert _error(trace, truth.diagonal(dim1=2, dim2=3).sum(-1)) < 1e-10
+    assert error(trace, truth.diagonal(dim1=2, dim2=3).sum(-1)) < 1e-10
     others = _others(inputs)
     cross = tp.entk(model, inputs, others, output_fn=output_fn)
-    assert _error(cross, naive_entk(model, inputs, others, output_fn=output_fn)) < 1e-10
+    assert error(cross, naive_entk(model, inputs, others, output_fn=output_fn)) < 1e-10
 
 
 @pytest.mark.parametrize("name", ["mixtral", "swin", "bert"])
@@ -212,12 +209,12 @@ def test_more_samples_than_one_label_digit(name):
     if "input_ids" in many:
         many["input_ids"] = _tokens(20)["input_ids"]
     kernel = tp.entk(model, many, output="trace", output_fn=output_fn)
-    assert _error(kernel, naive_entk(model, many, output="trace", output_fn=output_fn)) < 1e-10
+    assert error(kernel, naive_entk(model, many, output="trace", output_fn=output_fn)) < 1e-10
 
 
 def test_grouped_experts_in_float32_err_at_most_twice_as_much_as_torch():
     model, inputs, output_fn = build("mixtral")
     truth = naive_entk(model, inputs, output_fn=output_fn)
     _set_experts(model.float(), "grouped_mm")
-    torch_error = _error(naive_entk(model, inputs, output_fn=output_fn), truth)
-    assert _error(tp.entk(model, inputs, output_fn=output_fn), truth) <= 2 * torch_error
+    torch_error = error(naive_entk(model, inputs, output_fn=output_fn), truth)
+    assert error(tp.entk(model, inputs, output_fn=output_fn), truth) <= 2 * torch_error

@@ -1,6 +1,5 @@
 """Two lanes and the way to the host, on a driver that runs nothing before it must: what nobody awaits goes wrong."""
 
-from dataclasses import replace
 from functools import partial
 
 import pytest
@@ -8,12 +7,12 @@ import torch
 
 import twophase_fast as tp
 from tests.ntk.drivers import Eager, Lazy
+from tests.ntk.helpers import in_groups
 from tests.ntk.pretend import DEVICE, Pretend, PretendDevice, move_, moved
 from twophase_fast._model_cases import MODEL_CASES
 from twophase_fast.ntk import block, checks, computation, lanes, stream
 from twophase_fast.ntk.lanes import OneLane, TwoLanes
 from twophase_fast.ntk.outbox import BUFFERS, Handover, Outbox
-from twophase_fast.ntk.plan import Group
 
 
 def test_a_block_waits_for_its_capture_and_keeps_what_that_made():
@@ -154,15 +153,6 @@ def gpu(monkeypatch):
     monkeypatch.setattr(torch, "is_autocast_enabled", lambda device_type="cpu": False)
     with PretendDevice():
         yield driver
-
-
-def in_groups(make_plan, count):
-    def made(*given, **options):
-        plan = make_plan(*given, **options)
-        names = [name for group in plan.groups for name in group.names]
-        return replace(plan, groups=tuple(Group(tuple(names[k::count])) for k in range(count)))
-
-    return made
 
 
 @pytest.mark.parametrize("output", ["full", "trace"])

@@ -7,6 +7,7 @@ from torch import nn
 from torch.nn import functional as F
 
 import twophase_fast as tp
+from tests.ntk.helpers import mlp, x
 from twophase_fast._model_cases import MODEL_CASES, Apply
 from twophase_fast._types import InputError, UnsupportedModelError
 
@@ -19,17 +20,6 @@ WAYS = {
     "routed_experts": "double-VJP",
     "flipped_samples_inside": "double-VJP",
 }
-
-
-def x(*shape, seed=0, dtype=torch.float64):
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64).to(dtype)
-
-
-def _mlp(dtype=torch.float64):
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        model = nn.Sequential(nn.Linear(5, 7), nn.Tanh(), nn.Linear(7, 3))
-    return model.to(dtype)
 
 
 def _close(given, expected):
@@ -97,7 +87,7 @@ def test_ways_agree(name, way):
 
 
 def test_columns_may_be_treated_a_few_at_a_time():
-    model, inputs = _mlp(), x(4, 5)
+    model, inputs = mlp(), x(4, 5)
     op = tp.NTKOperator(model, inputs, memory_budget=40_000)
     assert op._columns() < 30
     v = x(12, 30)
@@ -106,7 +96,7 @@ def test_columns_may_be_treated_a_few_at_a_time():
 
 
 def test_vectors_and_dicts_of_parameters():
-    model, inputs = _mlp(), x(4, 5)
+    model, inputs = mlp(), x(4, 5)
     op = tp.NTKOperator(model, inputs)
     assert op.num_parameters == sum(p.numel() for p in model.parameters())
     u = x(4, 3, seed=1)
@@ -124,7 +114,7 @@ def test_vectors_and_dicts_of_parameters():
 
 
 def test_one_output_per_sample_drops_the_axis():
-    model, inputs = _mlp(), x(4, 5)
+    model, inputs = mlp(), x(4, 5)
     op = tp.NTKOperator(model, inputs, output_fn=lambda y: y.square().sum(1))
     kernel = tp.entk(model, inputs, output_fn=lambda y: y.square().sum(1), output="trace")
     assert op.shape == (4, 4)
@@ -134,7 +124,7 @@ def test_one_output_per_sample_drops_the_axis():
 
 
 def test_targets_and_selected_parameters():
-    model, inputs, targets = _mlp(), x(4, 5), torch.tensor([0, 2, 1, 1])
+    model, inputs, targets = mlp(), x(4, 5), torch.tensor([0, 2, 1, 1])
     options = {"output_fn": lambda y, t: -F.cross_entropy(y, t, reduction="none"), "targets": targets, "params": "2.*"}
     op = tp.NTKOperator(model, inputs, **options)
     assert op.num_parameters == 24
@@ -156,7 +146,7 @@ def test_eigenvalues_by_scipy():
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_low_precision_models(dtype):
-    model, inputs = _mlp(dtype), x(4, 5, dtype=dtype)
+    model, inputs = mlp(dtype), x(4, 5, dtype=dtype)
     op = tp.NTKOperator(model, inputs)
     assert op.dtype == torch.float32
     v = x(12, dtype=torch.float32)
@@ -167,7 +157,7 @@ def test_low_precision_models(dtype):
 
 
 def test_the_operator_follows_the_model():
-    model, inputs = _mlp(), x(4, 5)
+    model, inputs = mlp(), x(4, 5)
     op = tp.NTKOperator(model, inputs)
     with torch.no_grad():
         model[0].weight.mul_(1.5)
@@ -288,14 +278,14 @@ REFUSED = {
 def test_refused_arguments(name):
     call, message = REFUSED[name]
     with pytest.raises(InputError, match=message):
-        call(tp.NTKOperator(_mlp(), x(4, 5)))
+        call(tp.NTKOperator(mlp(), x(4, 5)))
 
 
 def test_refused_construction():
     with pytest.raises(InputError, match="smallest that works is"):
-        tp.NTKOperator(_mlp(), x(4, 5), memory_budget=100)
+        tp.NTKOperator(mlp(), x(4, 5), memory_budget=100)
     with pytest.raises(InputError, match="precision='low'"):
-        tp.NTKOperator(_mlp(), x(4, 5), precision="low")
+        tp.NTKOperator(mlp(), x(4, 5), precision="low")
     with pytest.raises(UnsupportedModelError, match="samples are coupled"):
         tp.NTKOperator(Apply(lambda s, v: s.a(v) - s.a(v).mean(0), a=nn.Linear(5, 3).double()), x(4, 5))
 
@@ -309,7 +299,7 @@ def test_training_mode_is_noticed_later():
 
 
 def test_the_smallest_budget_works():
-    model, inputs = _mlp(), x(4, 5)
+    model, inputs = mlp(), x(4, 5)
     with pytest.raises(InputError) as caught:
         tp.NTKOperator(model, inputs, memory_budget=1)
     smallest = int(str(caught.value).split("works is ")[1].split()[0])

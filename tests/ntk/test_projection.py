@@ -3,12 +3,9 @@
 import pytest
 import torch
 
+from tests.ntk.helpers import x
 from twophase_fast.ntk.projection import CELL, Grid, Projection
 from twophase_fast.rules.factors import Conv, Dense, Lookup, Outer
-
-
-def x(*shape):
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
 
 
 def _conv(groups):

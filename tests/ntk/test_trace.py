@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 import twophase_fast as tp
+from tests.ntk.helpers import x
 from twophase_fast import zoo
 from twophase_fast._model_cases import MODEL_CASES, Apply
 from twophase_fast._types import UnsupportedModelError
@@ -76,10 +77,6 @@ def hooked(hook, register=torch.Tensor.register_hook):
         return s.b(h)
 
     return Apply(forward, a=nn.Linear(5, 4), b=nn.Linear(4, 3)).double()
-
-
-def x(*shape):
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
 
 
 REGISTER = {

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 import torch
-from torch import nn
 
 import twophase_fast as tp
+from tests.ntk.helpers import mlp, x
 from twophase_fast._model_cases import MODEL_CASES
 from twophase_fast._types import TwoPhaseError
 from twophase_fast.ntk.forward import Function
@@ -14,17 +14,6 @@ from twophase_fast.ntk.parameters import select_parameters
 from twophase_fast.ntk.verify import VerificationError, tolerance, verify_entries
 
 OUTPUTS = ("full", "trace", "diagonal", "sum")
-
-
-def x(*shape, seed=0):
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-
-
-def _mlp(dtype=torch.float64):
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        model = nn.Sequential(nn.Linear(5, 7), nn.Tanh(), nn.Linear(7, 3))
-    return model.to(dtype)
 
 
 def _sides(model, x1, x2=None, output_fn=None, targets=None):
@@ -36,7 +25,7 @@ def _sides(model, x1, x2=None, output_fn=None, targets=None):
 @pytest.mark.parametrize("output", OUTPUTS)
 @pytest.mark.parametrize("cross", [False, True])
 def test_right_kernels_pass(output, cross):
-    model, x1, x2 = _mlp(), x(4, 5), x(3, 5, seed=1) if cross else None
+    model, x1, x2 = mlp(), x(4, 5), x(3, 5, seed=1) if cross else None
     kernel = tp.entk(model, x1, x2, output=output)
     assert verify_entries(*_sides(model, x1, x2), kernel, output, 30) < 1e-12
 
@@ -52,7 +41,7 @@ def test_right_kernels_of_models_pass(name):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("output", OUTPUTS)
 def test_rounding_is_no_disagreement(dtype, output):
-    model, x1 = _mlp(dtype), x(4, 5).to(dtype)
+    model, x1 = mlp(dtype), x(4, 5).to(dtype)
     sides = _sides(model, x1)
     error = verify_entries(*sides, tp.entk(model, x1, output=output), output, 20)
     assert 0 < error < tolerance(sides[0])
@@ -60,7 +49,7 @@ def test_rounding_is_no_disagreement(dtype, output):
 
 @pytest.mark.parametrize("output", OUTPUTS)
 def test_a_wrong_entry_is_named(output):
-    model, x1 = _mlp(), x(4, 5)
+    model, x1 = mlp(), x(4, 5)
     kernel = tp.entk(model, x1, output=output).clone()
     entry = (2, 1, 0, 2)[: kernel.dim()]
     kernel[entry] *= 1.001
@@ -69,7 +58,7 @@ def test_a_wrong_entry_is_named(output):
 
 
 def test_the_message_gives_both_values():
-    model, x1 = _mlp(), x(4, 5)
+    model, x1 = mlp(), x(4, 5)
     truth = tp.entk(model, x1, output="trace")
     with pytest.raises(TwoPhaseError) as caught:
         verify_entries(*_sides(model, x1), torch.full_like(truth, 123.5), "trace", 1)
@@ -80,20 +69,20 @@ def test_the_message_gives_both_values():
 
 
 def test_a_forgotten_parameter_is_found():
-    model, x1 = _mlp(), x(4, 5)
+    model, x1 = mlp(), x(4, 5)
     kernel = tp.entk(model, x1, params="*weight")
     with pytest.raises(VerificationError):
         verify_entries(*_sides(model, x1), kernel, "full", 5)
 
 
 def test_not_a_number_is_found():
-    model, x1 = _mlp(), x(4, 5)
+    model, x1 = mlp(), x(4, 5)
     with pytest.raises(VerificationError, match="nan"):
         verify_entries(*_sides(model, x1), torch.full((4, 4), float("nan")), "trace", 1)
 
 
 def test_arrays_are_read_entry_by_entry():
-    model, x1 = _mlp(), x(4, 5)
+    model, x1 = mlp(), x(4, 5)
     kernel = np.asarray(tp.entk(model, x1))
     assert verify_entries(*_sides(model, x1), kernel, "full", 5) < 1e-12
 
@@ -109,7 +98,7 @@ def test_entries_are_a_function_of_the_seed():
             self.seen.append(entry)
             return kernel[entry]
 
-    model, x1 = _mlp(), x(50, 5)
+    model, x1 = mlp(), x(50, 5)
     kernel = tp.entk(model, x1, output="trace")
     seen = []
     for seed in (0, 0, 1):
@@ -121,7 +110,7 @@ def test_entries_are_a_function_of_the_seed():
 
 
 def test_precision_widens_the_tolerance():
-    function = _sides(_mlp(), x(2, 5))[0]
+    function = _sides(mlp(), x(2, 5))[0]
     assert tolerance(function) < 1e-7
     assert tolerance(function, "high") == 1e-4
     assert tolerance(function, "medium") == 1e-2

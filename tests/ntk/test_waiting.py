@@ -1,20 +1,18 @@
 """While a block of the kernel is computed on a GPU, the host never waits for it, and no tensor is left on the host."""
 
-from dataclasses import replace
-
 import pytest
 import torch
 from torch import nn
 
 import twophase_fast as tp
 from tests.ntk.drivers import Eager
+from tests.ntk.helpers import in_groups
 from tests.ntk.pretend import DEVICE, Pretend, PretendDevice, WaitedError, move_, moved, waiting
 from twophase_fast._model_cases import MODEL_CASES
 from twophase_fast._types import InputError, UnsupportedModelError
 from twophase_fast.ntk import block, checks, computation
 from twophase_fast.ntk.forward import Function
 from twophase_fast.ntk.inputs import Batch
-from twophase_fast.ntk.plan import Group
 
 
 @pytest.fixture(autouse=True)
@@ -69,17 +67,6 @@ def test_neither_do_tiles_groups_and_two_sides(name, output, monkeypatch):
             model = move_(MODEL_CASES[name]()[0])
             kernel = tp.entk(model, moved(inputs), moved(other), output=output, tile=2, **moved(options))
         assert_equal(kernel, expected)
-
-
-def in_groups(make_plan, count):
-    """Let a plan have as many groups of parameters."""
-
-    def made(*given, **options):
-        plan = make_plan(*given, **options)
-        names = [name for group in plan.groups for name in group.names]
-        return replace(plan, groups=tuple(Group(tuple(names[k::count])) for k in range(count)))
-
-    return made
 
 
 class Asks(nn.Module):

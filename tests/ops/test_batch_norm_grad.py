@@ -4,24 +4,12 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from twophase_fast import _native, ops
+from tests.ops.helpers import EACH_ISA, EACH_TIER, force, randn
+from twophase_fast import ops
 from twophase_fast._types import InputError
 
-TIERS = [("reference", ""), *(("cpu", isa) for isa in _native.available_isas())]
-EACH_TIER = pytest.mark.parametrize("tier", TIERS, ids="-".join)
 SHAPES = [(), (7,), (2, 2), (3, 3), (4, 4), (7, 7), (2, 3, 4)]
 EPS = 1e-5
-
-
-def randn(seed, *shape, dtype=torch.float64):
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64).to(dtype)
-
-
-def force(tier, monkeypatch):
-    backend, isa = tier
-    if isa:
-        monkeypatch.setenv("TWOPHASE_ISA", isa)
-    return backend
 
 
 def problem(spatial, samples=2, classes=3, channels=19, dtype=torch.float64):
@@ -104,7 +92,7 @@ def test_in_place_and_into_memory_of_any_strides(spatial, tier, monkeypatch):
         assert all(torch.equal(a, b) for a, b in zip(got, expected))
 
 
-@pytest.mark.parametrize("isa", _native.available_isas())
+@EACH_ISA
 def test_results_beyond_the_caches(isa, monkeypatch):
     """Large results with aligned rows are written past the caches."""
     monkeypatch.setenv("TWOPHASE_ISA", isa)

@@ -3,23 +3,9 @@
 import pytest
 import torch
 
-from twophase_fast import _native, ops
+from tests.ops.helpers import EACH_ISA, EACH_TIER, force, randn
+from twophase_fast import ops
 from twophase_fast._types import InputError
-
-EACH_TIER = pytest.mark.parametrize(
-    "tier", [("reference", ""), *(("cpu", isa) for isa in _native.available_isas())], ids="-".join
-)
-
-
-def randn(seed, *shape, dtype=torch.float64):
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64).to(dtype)
-
-
-def force(tier, monkeypatch):
-    backend, isa = tier
-    if isa:
-        monkeypatch.setenv("TWOPHASE_ISA", isa)
-    return backend
 
 
 @EACH_TIER
@@ -50,7 +36,7 @@ def test_writes_the_products_and_nothing_beside_them(dtype, tier, monkeypatch):
     assert torch.equal(ops.batched_product_(flipped, left, right, backend=backend), out)
 
 
-@pytest.mark.parametrize("isa", _native.available_isas())
+@EACH_ISA
 def test_at_most_twice_as_wrong_as_torch(isa, monkeypatch):
     monkeypatch.setenv("TWOPHASE_ISA", isa)
     left, right = randn(5, 2, 3, 2, 65, 700, dtype=torch.float32), randn(6, 2, 3, 2, 700, 40, dtype=torch.float32)

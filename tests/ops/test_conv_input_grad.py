@@ -6,12 +6,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from twophase_fast import _native, ops
+from tests.ops.helpers import EACH_BACKEND, EACH_ISA, randn
+from twophase_fast import ops
 from twophase_fast._types import BackendError, InputError
 from twophase_fast.ops.conv_input_grad import reference
 
-BACKENDS = ["reference", *([] if _native.missing() else ["cpu"])]
-ISAS = pytest.mark.parametrize("isa", _native.available_isas())
 CONVOLUTIONS = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
 GEOMETRIES = [
     # spatial, Cin, Cout, kernel, stride, padding, dilation, groups
@@ -33,15 +32,11 @@ GEOMETRIES = [
 ]
 
 
-def randn(seed, *shape, dtype=torch.float64):
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=dtype)
-
-
 def relative(value, exact):
     return ((value.double() - exact).norm() / exact.norm()).item()
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
+@EACH_BACKEND
 @pytest.mark.parametrize("geometry", GEOMETRIES, ids=str)
 def test_equals_autograd(geometry, backend):
     spatial, cin, cout, kernel, stride, padding, dilation, groups = geometry
@@ -61,7 +56,7 @@ def test_equals_autograd(geometry, backend):
     torch.testing.assert_close(out, expected, rtol=1e-12, atol=1e-12)
 
 
-@ISAS
+@EACH_ISA
 @pytest.mark.parametrize("padding", [0, 1, 2])
 def test_images_smaller_and_larger_than_a_tile(padding, isa, monkeypatch):
     monkeypatch.setenv("TWOPHASE_ISA", isa)
@@ -78,7 +73,7 @@ def test_images_smaller_and_larger_than_a_tile(padding, isa, monkeypatch):
         torch.testing.assert_close(out, 2 * exact, rtol=1e-13, atol=1e-13)
 
 
-@ISAS
+@EACH_ISA
 @pytest.mark.parametrize(
     ("cin", "cout"), [(1, 1), (1, 17), (17, 3), (3, 17), (35, 1), (4, 17), (17, 8), (8, 17), (50, 70)]
 )
@@ -94,7 +89,7 @@ def test_channels_that_fill_no_register(dtype, cin, cout, isa, monkeypatch):
 SHAPES = [(16, 16, 32, 1), (64, 64, 8, 1), (32, 32, 15, 0), (128, 256, 4, 1), (512, 512, 2, 1), (1024, 64, 4, 1)]
 
 
-@ISAS
+@EACH_ISA
 @pytest.mark.parametrize(("cout", "cin", "side", "padding"), SHAPES)
 def test_winograd_is_at_most_twice_as_wrong_as_torch(cout, cin, side, padding, isa, monkeypatch):
     monkeypatch.setenv("TWOPHASE_ISA", isa)
@@ -108,7 +103,7 @@ def test_winograd_is_at_most_twice_as_wrong_as_torch(cout, cin, side, padding, i
     assert 0 < relative(got, exact) <= 2 * relative(by_torch, exact)
 
 
-@ISAS
+@EACH_ISA
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
 def test_large_tiles_keep_what_precision_high_promises(dtype, isa, monkeypatch):
     """There are enough images for large tiles to be chosen, which shows in another rounding."""
@@ -132,7 +127,7 @@ def test_large_tiles_keep_what_precision_high_promises(dtype, isa, monkeypatch):
             assert not torch.equal(high, ops.conv_input_grad(g, weight, size, padding=padding, backend="cpu"))
 
 
-@ISAS
+@EACH_ISA
 @pytest.mark.parametrize("shape", [(512, 160, 2), (40, 33, 9)], ids=str)
 def test_threads_do_not_change_a_bit(shape, isa, monkeypatch):
     """Few tiles of many channels, which threads share by channels, and many tiles."""
@@ -150,7 +145,7 @@ def test_threads_do_not_change_a_bit(shape, isa, monkeypatch):
     assert all(torch.equal(result, results[0]) for result in results)
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
+@EACH_BACKEND
 @pytest.mark.parametrize("stride", [1, 2])
 @pytest.mark.parametrize(("cin", "cout"), [(3, 4), (11, 12)])
 def test_images_apart_from_each_other_are_written_and_nothing_else(cin, cout, stride, backend):
@@ -165,7 +160,7 @@ def test_images_apart_from_each_other_are_written_and_nothing_else(cin, cout, st
     assert room[:, end:].isnan().all()
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
+@EACH_BACKEND
 def test_rows_and_columns_that_no_cotangent_reaches_are_zero(backend):
     g, weight = randn(12, 2, 3, 2, 2), randn(13, 3, 2, 2, 2)
     got = ops.conv_input_grad(g, weight, (7, 6), stride=4, backend=backend)

@@ -3,12 +3,12 @@
 import pytest
 import torch
 
+from tests.ops.helpers import EACH_ISA
 from twophase_fast import _native, ops
 from twophase_fast._types import BackendError, InputError
 from twophase_fast.ops.factored_gram import config, cpu, reference
 
 NEEDS_CPP = pytest.mark.skipif(_native.missing() is not None, reason="no C++ extension")
-ISAS = pytest.mark.parametrize("isa", _native.available_isas())
 TINY = config.Blocks(rows=24, columns=8, depth=3, workspace=1, jacobian=1)
 
 
@@ -55,7 +55,7 @@ METHODS = [("tiles", o) for o in ("full", "trace", "diagonal")] + [("half", "ful
 
 
 @NEEDS_CPP
-@ISAS
+@EACH_ISA
 @pytest.mark.parametrize("symmetric", [True, False])
 @pytest.mark.parametrize("blocks", [config.Blocks(), TINY], ids=["default", "tiny"])
 @pytest.mark.parametrize(("method", "output"), METHODS, ids="-".join)
@@ -68,7 +68,7 @@ def test_every_method_with_every_block_size(method, output, blocks, symmetric, i
 
 
 @NEEDS_CPP
-@ISAS
+@EACH_ISA
 @pytest.mark.parametrize("symmetric", [True, False])
 @pytest.mark.parametrize("blocks", [config.Blocks(), TINY], ids=["default", "tiny"])
 def test_pointwise_with_every_block_size(blocks, symmetric, isa, monkeypatch):

@@ -78,6 +78,23 @@ def test_reference_keeps_float32_whatever_the_session_allows(allowed, restore_ma
     assert torch.get_float32_matmul_precision() == allowed
 
 
+def test_reference_keeps_float32_where_only_the_newer_switches_were_set(monkeypatch, restore_matmul_precision):
+    switch, seen, plain = torch.backends.cuda.matmul, [], torch.Tensor.__matmul__
+    if not hasattr(switch, "fp32_precision"):
+        pytest.skip("this torch has no such switch")
+    torch.set_float32_matmul_precision("highest")
+    switch.fp32_precision = "tf32"
+
+    def spy(x, y):
+        seen.append(switch.fp32_precision)
+        return plain(x, y)
+
+    monkeypatch.setattr(torch.Tensor, "__matmul__", spy)
+    ops.gram(random(4, 5, dtype=torch.float32), backend="reference")
+    assert seen == ["ieee"]
+    assert switch.fp32_precision == "tf32"
+
+
 @pytest.fixture
 def restore_matmul_precision():
     before = torch.get_float32_matmul_precision()

@@ -4,22 +4,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from twophase_fast import _native, ops
+from tests.ops.helpers import EACH_ISA, EACH_TIER, force, randn
+from twophase_fast import ops
 from twophase_fast._types import InputError
-
-TIERS = [("reference", ""), *(("cpu", isa) for isa in _native.available_isas())]
-EACH_TIER = pytest.mark.parametrize("tier", TIERS, ids="-".join)
-
-
-def randn(seed, *shape, dtype=torch.float64):
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64).to(dtype)
-
-
-def force(tier, monkeypatch):
-    backend, isa = tier
-    if isa:
-        monkeypatch.setenv("TWOPHASE_ISA", isa)
-    return backend
 
 
 def problem(positions=7, features=19, dtype=torch.float64, samples=2, classes=3, mean=0.5):
@@ -76,7 +63,7 @@ def test_in_place_and_into_memory_of_any_strides(features, tier, monkeypatch):
         assert all(torch.equal(a, b) for a, b in zip(got, expected))
 
 
-@pytest.mark.parametrize("isa", _native.available_isas())
+@EACH_ISA
 def test_sums_keep_float32_accuracy(isa, monkeypatch):
     """Sums of 6,000 positions and 3,000 features, and inputs whose mean is a hundred deviations away."""
     monkeypatch.setenv("TWOPHASE_ISA", isa)

@@ -4,22 +4,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from twophase_fast import _native, ops
+from tests.ops.helpers import EACH_ISA, EACH_TIER, force, randn
+from twophase_fast import ops
 from twophase_fast._types import InputError
-
-TIERS = [("reference", ""), *(("cpu", isa) for isa in _native.available_isas())]
-EACH_TIER = pytest.mark.parametrize("tier", TIERS, ids="-".join)
-
-
-def randn(seed, *shape, dtype=torch.float64):
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64).to(dtype)
-
-
-def force(tier, monkeypatch):
-    backend, isa = tier
-    if isa:
-        monkeypatch.setenv("TWOPHASE_ISA", isa)
-    return backend
 
 
 def by_autograd(x, weight, g, function):
@@ -78,7 +65,7 @@ def test_writes_the_results_and_nothing_beside_them(dtype, tier, monkeypatch):
     assert room[100 + out.numel() :].isnan().all()
 
 
-@pytest.mark.parametrize("isa", _native.available_isas())
+@EACH_ISA
 @pytest.mark.parametrize(("rows", "outputs", "inputs"), [(130, 1024, 96), (1000, 30, 40), (3, 2000, 700)])
 def test_at_most_twice_as_wrong_as_torch(rows, outputs, inputs, isa, monkeypatch):
     monkeypatch.setenv("TWOPHASE_ISA", isa)

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from tests.ops.helpers import EACH_TIER, force
 from twophase_fast import _native
 from twophase_fast.ops import _dispatch
 from twophase_fast.ops._case import OpCase
@@ -22,14 +23,6 @@ from twophase_fast.ops._cases import OP_CASES
 
 ROOT = Path(__file__).parents[2]
 CASES = pytest.mark.parametrize("case", OP_CASES, ids=str)
-
-
-def tiers() -> list[tuple[str, str]]:
-    """Backends that can run on CPU tensors, the C++ one once per instruction set."""
-    return [("reference", ""), *(("cpu", isa) for isa in _native.available_isas())]
-
-
-TIERS = pytest.mark.parametrize("tier", tiers(), ids="-".join)
 
 
 def mapped(value, function):
@@ -86,15 +79,6 @@ def budget(case: OpCase, inputs: dict, exact: list[torch.Tensor]) -> float:
     return 3 * max(error(values(case, single, "reference"), truth(case, single)), eps_single) * eps / eps_single
 
 
-def force(tier: tuple[str, str], monkeypatch) -> str:
-    """Force the tier's instruction set and return its backend."""
-    backend, isa = tier
-    if isa:
-        monkeypatch.setenv("TWOPHASE_ISA", isa)
-        assert _native.isa() == isa
-    return backend
-
-
 def skip_unless_backend(case: OpCase, backend: str) -> None:
     if backend not in _dispatch.backends(case.name):
         pytest.skip(f"{case.name} has no {backend} implementation")
@@ -116,7 +100,7 @@ def every(case: OpCase, start: int = 0, step: int = 1):
 
 
 @CASES
-@TIERS
+@EACH_TIER
 def test_at_most_twice_the_error_of_plain_torch(case, tier, monkeypatch):
     backend = force(tier, monkeypatch)
     skip_unless_backend(case, backend)
@@ -137,7 +121,7 @@ def test_same_dtype_and_shape_from_every_backend(case):
 
 
 @CASES
-@TIERS
+@EACH_TIER
 def test_strides_do_not_matter(case, tier, monkeypatch):
     backend = force(tier, monkeypatch)
     skip_unless_backend(case, backend)
@@ -161,7 +145,7 @@ def column_major(tensor: torch.Tensor) -> torch.Tensor:
 
 
 @CASES
-@TIERS
+@EACH_TIER
 def test_inputs_may_lie_in_memory_that_cannot_be_written(case, tier, monkeypatch):
     backend = force(tier, monkeypatch)
     skip_unless_backend(case, backend)

@@ -4,10 +4,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from tests.ops.helpers import EACH_BACKEND, EACH_ISA, randn
 from twophase_fast import _native, ops
 from twophase_fast._types import BackendError, InputError
 
-BACKENDS = ["reference", *([] if _native.missing() else ["cpu"])]
 CONVOLUTIONS = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
 GEOMETRIES = [
     # spatial, Cin, Cout, kernel, stride, padding, dilation, groups
@@ -24,10 +24,6 @@ GEOMETRIES = [
 ]
 
 
-def randn(seed, *shape, dtype=torch.float64):
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=dtype)
-
-
 def by_autograd(function, weight, samples, cotangents):
     """The gradient of every sample and cotangent with respect to the weight, one backward pass each."""
     rows = []
@@ -37,14 +33,14 @@ def by_autograd(function, weight, samples, cotangents):
     return torch.stack([torch.stack(row) for row in rows])
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
+@EACH_BACKEND
 def test_linear_equals_autograd(backend):
     a, g, weight = randn(0, 4, 6, 5), randn(1, 4, 3, 6, 7), randn(2, 7, 5).requires_grad_()
     exact = by_autograd(F.linear, weight, a, g)
     torch.testing.assert_close(ops.per_sample_grad(a, g, backend=backend), exact, rtol=1e-13, atol=1e-13)
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
+@EACH_BACKEND
 @pytest.mark.parametrize("geometry", GEOMETRIES, ids=str)
 def test_convolution_equals_autograd(geometry, backend):
     spatial, cin, cout, kernel, stride, padding, dilation, groups = geometry
@@ -64,7 +60,7 @@ def test_convolution_equals_autograd(geometry, backend):
     torch.testing.assert_close(got, exact, rtol=1e-12, atol=1e-12)
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
+@EACH_BACKEND
 def test_a_slice_of_output_channels_gives_that_slice(backend):
     x, g = randn(3, 2, 3, 6, 6), randn(4, 2, 4, 8, 6, 6)
     whole = ops.per_sample_conv_grad(x, g, 3, padding=1, backend="reference")
@@ -72,7 +68,7 @@ def test_a_slice_of_output_channels_gives_that_slice(backend):
     torch.testing.assert_close(part, whole[:, :, 2:5], rtol=1e-13, atol=1e-13)
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
+@EACH_BACKEND
 def test_writes_into_the_columns_of_a_jacobian_and_nowhere_else(backend):
     n, c = 3, 2
     a, g = randn(5, n, 4, 9), randn(6, n, c, 4, 5)
@@ -138,7 +134,7 @@ def test_a_bad_out_is_refused():
             ops.per_sample_grad(a, g, out=out)
 
 
-@pytest.mark.parametrize("isa", _native.available_isas())
+@EACH_ISA
 @pytest.mark.parametrize("width", [1024, 1021])
 def test_results_beyond_the_caches(width, isa, monkeypatch):
     """Large results with aligned rows are written past the caches."""
@@ -161,7 +157,7 @@ def test_jacobians_of_convolutions_beyond_the_caches(isa, monkeypatch):
     torch.testing.assert_close(got.flatten(3), exact, rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("isa", _native.available_isas())
+@EACH_ISA
 @pytest.mark.parametrize(
     ("channels", "size", "padding"), [(16, 32, 1), (32, 16, 1), (64, 8, 1), (32, 30, 0), (17, 11, 2)]
 )
@@ -179,7 +175,7 @@ def test_minimal_filtering_is_as_accurate_as_plain_torch(channels, size, padding
         assert 0 < ours <= 2 * plain
 
 
-@pytest.mark.parametrize("isa", _native.available_isas())
+@EACH_ISA
 def test_infinite_inputs_do_not_reach_taps_of_other_channels(isa, monkeypatch):
     monkeypatch.setenv("TWOPHASE_ISA", isa)
     x, g = randn(21, 1, 9, 10, 10), randn(22, 1, 2, 9, 10, 10)

@@ -3,11 +3,11 @@
 import pytest
 import torch
 
-from twophase_fast import _native, ops
+from tests.ops.helpers import EACH_TIER, force
+from twophase_fast import ops
 from twophase_fast._types import InputError
 from twophase_fast.ops.random_projection import reference
 
-TIERS = [("reference", ""), *(("cpu", isa) for isa in _native.available_isas())]
 FULL = 0xFFFFFFFF
 PI = 0x243F6A88, 0x85A308D3, 0x13198A2E, 0x03707344
 KNOWN = [
@@ -29,12 +29,10 @@ def test_the_generator_gives_its_published_answers(counter, key, words):
     assert tuple(int(word) for word in got) == words
 
 
-@pytest.mark.parametrize("tier", TIERS, ids="-".join)
+@EACH_TIER
 @pytest.mark.parametrize(("seed", "offset"), [(0, 0), (2**63 - 1, 2**32 - 5), (12345678901, 2**62)])
 def test_every_backend_has_the_same_signs(tier, seed, offset, monkeypatch):
-    backend, isa = tier
-    if isa:
-        monkeypatch.setenv("TWOPHASE_ISA", isa)
+    backend = force(tier, monkeypatch)
     got = signs(17, 300, seed, offset, backend)
     expected = reference.signs(torch.arange(offset, offset + 17), 300, seed)
     assert torch.equal(got, expected.float())

@@ -1,4 +1,4 @@
-"""Kills, full disks, other writers, damaged files: nothing appended is lost, nothing half-written is read."""
+"""Kills, full disks, failing calls: nothing appended is lost, nothing half-written is read."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ import subprocess
 import sys
 from pathlib import Path
 
-import h5py
-import numpy as np
 import pytest
 import torch
 
 from twophase_fast._types import StorageError
 from twophase_fast.storage import Trajectory, verify
 from twophase_fast.storage.store import folder_of, parts_of
+
+from .helpers import contents, write
 
 WRITER = """
 import sys, torch
@@ -50,18 +50,6 @@ if sys.argv[2] == "room":
 t.append(3, kernel=torch.zeros(10, 10) + 3, metrics={"loss": 4})
 t.close()
 """
-
-
-def write(run: Path, **options) -> Trajectory:
-    """Two steps in parts; the trajectory stays open."""
-    t = Trajectory.create(run, **options)
-    for step in (0, 1):
-        t.append(step, kernel=torch.full((3, 3), float(step + 1)), metrics={"loss": step})
-    return t
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 @pytest.mark.parametrize("seen", [1, 6])
@@ -209,260 +197,3 @@ def test_metrics_are_written_when_the_batch_is_old_or_large(run: Path, monkeypat
     assert Trajectory.open(run).metric("loss")[0].tolist() == [0, 1, 2, 3, 4]
     t.close()
     assert Trajectory.open(run).metric("loss")[0].tolist() == [0, 1, 2, 3, 4, 5]
-
-
-def test_an_existing_run_is_not_replaced_without_overwrite(run: Path):
-    write(run).close()
-    before = contents(run.parent)
-    with pytest.raises(StorageError, match="overwrite=True"):
-        Trajectory.create(run)
-    assert contents(run.parent) == before
-
-
-def test_an_unfinished_run_is_not_replaced_without_overwrite(run: Path):
-    write(run)._store.abandon()
-    before = contents(run.parent)
-    with pytest.raises(StorageError, match="append_to"):
-        Trajectory.create(run)
-    assert contents(run.parent) == before
-
-
-def test_overwriting_replaces_only_at_the_close(run: Path):
-    write(run, config={"run": "old"}).close()
-    old = run.read_bytes()
-    t = Trajectory.create(run, config={"run": "new"}, overwrite=True)
-    t.append(7, kernel=torch.ones(2, 2))
-    assert run.read_bytes() == old
-    assert Trajectory.open(run).config == {"run": "old"}
-    assert Trajectory.open(folder_of(run)).config == {"run": "new"}
-    assert verify(run) == []
-    t.close()
-    assert (Trajectory.open(run).config, Trajectory.open(run).steps) == ({"run": "new"}, [7])
-    assert list(run.parent.iterdir()) == [run]
-
-
-def test_a_cut_off_overwriting_run_can_go_on(run: Path):
-    write(run, config={"run": "old"}).close()
-    Trajectory.create(run, config={"run": "new"}, overwrite=True)._store.abandon()
-    with Trajectory.append_to(run) as t:
-        assert t.config == {"run": "new"}
-        t.append(3, kernel=torch.ones(2, 2))
-    assert Trajectory.open(run).steps == [3]
-    assert list(run.parent.iterdir()) == [run]
-
-
-def test_overwriting_an_unfinished_run_keeps_its_parts_until_the_close(run: Path):
-    write(run)._store.abandon()
-    t = Trajectory.create(run, overwrite=True)
-    (aside,) = run.parent.glob("*.replaced-*")
-    assert Trajectory.open(aside).steps == [0, 1]
-    t.append(5, kernel=torch.ones(2, 2))
-    t.close()
-    assert list(run.parent.iterdir()) == [run]
-    assert Trajectory.open(run).steps == [5]
-
-
-def test_a_refused_overwrite_puts_the_unfinished_run_back(run: Path):
-    write(run)._store.abandon()
-    with pytest.raises(ValueError, match="dense"):
-        Trajectory.create(run, overwrite=True, probe={"x": 3})
-    assert Trajectory.open(run).steps == [0, 1]
-    assert list(run.parent.iterdir()) == [folder_of(run)]
-
-
-def test_a_closed_run_can_be_added_to_and_stays_readable_meanwhile(run: Path):
-    write(run, config={"a": 1}, probe=torch.ones(2)).close()
-    with Trajectory.append_to(run) as t:
-        t.append(0, metrics={"rank": 3})
-        t.append(2, kernel=torch.ones(3, 3))
-        assert Trajectory.open(run).steps == Trajectory.open(folder_of(run)).steps == [0, 1, 2]
-        with pytest.raises(ValueError, match="already"):
-            t.append(0, kernel=torch.ones(3, 3))
-    t = Trajectory.open(run)
-    assert (t.steps, t.metrics, t.config) == ([0, 1, 2], ["loss", "rank"], {"a": 1})
-    assert torch.equal(t.probe, torch.ones(2))
-    assert list(run.parent.iterdir()) == [run]
-
-
-def test_opening_to_add_nothing_changes_nothing(run: Path):
-    write(run).close()
-    before = run.read_bytes()
-    with Trajectory.append_to(run):
-        pass
-    assert run.read_bytes() == before
-    assert list(run.parent.iterdir()) == [run]
-
-
-def test_parts_that_were_packed_but_not_removed_count_once(run: Path, monkeypatch):
-    t = write(run)
-    with monkeypatch.context() as patch:
-        patch.setattr(Path, "unlink", lambda *_, **__: (_ for _ in ()).throw(OSError("kept busy")))
-        with pytest.raises(OSError, match="kept busy"):
-            t.close()
-    t._store.abandon()
-    assert run.exists()
-    assert len(parts_of(run)) == 3
-    assert Trajectory.open(run).steps == [0, 1]
-    assert verify(run) == []
-    with Trajectory.append_to(run) as t:
-        t.append(9, kernel=torch.ones(3, 3))
-    assert Trajectory.open(run).steps == [0, 1, 9]
-    assert list(run.parent.iterdir()) == [run]
-
-
-def test_two_writers_exclude_each_other(run: Path):
-    t = write(run)
-    for attempt in (lambda: Trajectory.append_to(run), lambda: Trajectory.create(run, overwrite=True)):
-        with pytest.raises(StorageError, match="being written"):
-            attempt()
-    t.append(2, kernel=torch.ones(3, 3))
-    t.close()
-    assert Trajectory.open(run).steps == [0, 1, 2]
-
-
-def test_a_run_can_be_read_while_it_is_written(run: Path):
-    t = write(run)
-    reader = Trajectory.open(run)
-    t.append(2, kernel=torch.ones(3, 3))
-    assert reader.steps == [0, 1]
-    assert Trajectory.open(run).steps == [0, 1, 2]
-    t.close()
-    with pytest.raises(StorageError, match="open it again"):
-        reader.kernel(0)
-    assert t.steps == [0, 1, 2]
-    assert torch.equal(t.kernel(0), torch.ones(3, 3))
-    t.close()
-
-
-def test_a_missing_run_is_named(run: Path):
-    for attempt in (Trajectory.open, Trajectory.append_to, verify):
-        with pytest.raises(StorageError, match=r"no trajectory at .*run.h5"):
-            attempt(run)
-    assert list(run.parent.iterdir()) == []
-
-
-def test_places_that_cannot_be_written_are_named(run: Path):
-    run.write_text("a file in the way")
-    with pytest.raises(StorageError, match="cannot write in"):
-        Trajectory.create(run / "below.h5")
-    with pytest.raises(StorageError, match="is a folder"):
-        Trajectory.create(run.parent, overwrite=True)
-
-
-@pytest.mark.parametrize("damage", ["empty", "truncated", "text", "foreign"])
-def test_a_file_that_is_no_trajectory_is_named(run: Path, damage):
-    write(run).close()
-    whole = run.read_bytes()
-    if damage == "foreign":
-        run.unlink()
-        with h5py.File(run, "w") as file:
-            file["x"] = 1
-    else:
-        run.write_bytes({"empty": b"", "truncated": whole[: len(whole) // 2], "text": b"hello" * 999}[damage])
-    for attempt in (Trajectory.open, Trajectory.append_to):
-        with pytest.raises(StorageError, match=r"run.h5"):
-            attempt(run)
-    assert len(verify(run)) == 1
-    assert "run.h5" in verify(run)[0]
-    assert list(run.parent.iterdir()) == [run]
-
-
-def flip_one_byte(path: Path, place: str, index: tuple[int, ...]) -> None:
-    with h5py.File(path, "r") as file:
-        offset = file[place].id.get_chunk_info_by_coord(index).byte_offset
-    data = bytearray(path.read_bytes())
-    data[offset + 1] ^= 0xFF
-    path.write_bytes(bytes(data))
-
-
-def test_a_flipped_bit_in_a_kernel_is_found_and_located(run: Path):
-    write(run).close()
-    flip_one_byte(run, "kernels/kernel", (1, 0))
-    t = Trajectory.open(run)
-    assert torch.equal(t.kernel(0), torch.ones(3, 3))
-    with pytest.raises(StorageError, match=r"run.h5 at /kernels/kernel\[1\]"):
-        t.kernel(1)
-    (problem,) = verify(run)
-    assert "/kernels/kernel" in problem
-
-
-def test_a_flipped_bit_in_a_metric_is_found(run: Path):
-    write(run).close()
-    flip_one_byte(run, "metrics/loss/value", (0,))
-    with pytest.raises(StorageError, match=r"run.h5"):
-        Trajectory.open(run)
-    assert "run.h5" in verify(run)[0]
-
-
-def test_a_damaged_or_missing_part_is_found(run: Path):
-    write(run)._store.abandon()
-    second = parts_of(run)[1]
-    second_bytes = second.read_bytes()
-    second.write_bytes(second_bytes[:500])
-    with pytest.raises(StorageError, match=second.name):
-        Trajectory.open(run)
-    assert second.name in verify(run)[0]
-    second.unlink()
-    assert Trajectory.open(run).steps == [1]
-    assert verify(run) == [f"{folder_of(run)}: part 2 is missing"]
-
-
-def test_the_same_step_in_two_parts_is_found(run: Path):
-    write(run)._store.abandon()
-    part = parts_of(run)[1]
-    (folder_of(run) / "00000004-copy.h5").write_bytes(part.read_bytes())
-    with pytest.raises(StorageError, match="both hold the kernel of step 0"):
-        Trajectory.open(run)
-    assert "step 0" in verify(run)[0]
-
-
-def test_files_of_two_runs_are_not_mixed(run: Path, tmp_path: Path):
-    write(run).close()
-    other = tmp_path / "other.h5"
-    write(other)._store.abandon()
-    folder_of(other).rename(folder_of(run))
-    for attempt in (Trajectory.open, Trajectory.append_to):
-        with pytest.raises(StorageError, match="different runs"):
-            attempt(run)
-
-
-def edited(run: Path, edit) -> list[str]:
-    with h5py.File(run, "r+") as file:
-        edit(file)
-    return verify(run)
-
-
-def test_verify_finds_steps_shapes_and_labels_that_are_wrong(run: Path):
-    write(run).close()
-    whole = run.read_bytes()
-
-    def replace(name, value):
-        def edit(file):
-            parent = file[name].parent
-            del file[name]
-            parent.create_dataset(name.rsplit("/", 1)[1], data=value)
-
-        return edit
-
-    for edit, words in [
-        (lambda file: file["metrics/loss/step"].write_direct(np.array([1, 0])), "steps do not increase"),
-        (replace("kernels/kernel", np.ones((2, 5))), "expected (2, 6)"),
-        (replace("metrics/loss/value", np.ones(2)), "no dimension scale"),
-        (lambda file: file.attrs.modify("format", "something"), "not a trajectory"),
-        (lambda file: file.attrs.__delitem__("run_id"), "run_id"),
-    ]:
-        run.write_bytes(whole)
-        assert any(words in problem for problem in edited(run, edit)), words
-
-
-def test_newer_versions_are_refused_by_major_and_read_by_minor(run: Path):
-    write(run).close()
-    with h5py.File(run, "r+") as file:
-        file.attrs["format_version"] = "1.7"
-        file.create_group("kernels/of_the_future")
-        file.create_group("novelty")
-    assert Trajectory.open(run).steps == [0, 1]
-    with h5py.File(run, "r+") as file:
-        file.attrs["format_version"] = "2.0"
-    with pytest.raises(StorageError, match="newer twophase_fast"):
-        Trajectory.open(run)

@@ -8,7 +8,7 @@ switches) is restored, also after an exception.
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 import numpy as np
@@ -16,6 +16,7 @@ import torch
 from torch import nn
 
 from twophase_fast._types import InputError, UnsupportedModelError
+from twophase_fast.ops._ieee import Switch, ieee_float32, ieee_switches, switched
 
 _DROPOUTS = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout, nn.FeatureAlphaDropout)
 _BATCH_NORMS = (nn.modules.batchnorm._BatchNorm,)
@@ -75,7 +76,7 @@ def preserved(model: nn.Module, device: torch.device) -> Iterator[None]:
     python_state, numpy_state = random.getstate(), np.random.get_state()  # noqa: NPY002
     devices = [device] if device.type == "cuda" else []
     try:
-        with torch.random.fork_rng(devices=devices), _highest_products(), _switched(_switches(model, device)):
+        with torch.random.fork_rng(devices=devices), ieee_float32(), switched(_switches(model, device)):
             yield
     finally:
         random.setstate(python_state)
@@ -109,69 +110,16 @@ def _generator_state(device: torch.device) -> torch.Tensor:
     return torch.cuda.get_rng_state(device) if device.type == "cuda" else torch.get_rng_state()
 
 
-def _precision_switches() -> list[tuple[object, str, object]]:
-    """Return (owner, attribute, IEEE value) of torch's float32 precision switches."""
-    backends = torch.backends
-    owners = [
-        getattr(getattr(backends, parent, None), child, None)
-        for parent, child in (
-            ("cuda", "matmul"),
-            ("cudnn", "conv"),
-            ("cudnn", "rnn"),
-            ("mkldnn", "matmul"),
-            ("mkldnn", "conv"),
-            ("mkldnn", "rnn"),
-        )
-    ]
-    if all(hasattr(owner, "fp32_precision") for owner in owners):
-        return [(owner, "fp32_precision", "ieee") for owner in owners]
-    return [(backends.cuda.matmul, "allow_tf32", False), (backends.cudnn, "allow_tf32", False)]
-
-
-def _switches(model: nn.Module, device: torch.device) -> list[tuple[object, str, object]]:
-    """Return (owner, attribute, value) of everything of torch's that a kernel needs otherwise.
+def _switches(model: nn.Module, device: torch.device) -> list[Switch]:
+    """Return the switches of everything of torch's that a kernel needs otherwise.
 
     On a GPU cuDNN's algorithms must repeat to the bit: samples are told apart by that. Its RNNs have no backward in
     evaluation mode, so that a model with one runs on torch's own.
     """
-    switches = _precision_switches()
+    switches = ieee_switches("matmul", "conv", "rnn")
     if device.type == "cuda":
         cudnn = torch.backends.cudnn
         switches += [(cudnn, "deterministic", True), (cudnn, "benchmark", False)]
         if any(isinstance(module, nn.RNNBase) for module in model.modules()):
             switches.append((cudnn, "enabled", False))
     return switches
-
-
-@contextmanager
-def _highest_products() -> Iterator[None]:
-    """Set torch's older switch of float32 products to "highest".
-
-    Where it says otherwise than the newer switches, which are set next, torch's products on a GPU raise.
-    """
-    try:
-        before = torch.get_float32_matmul_precision()
-    except RuntimeError:  # only the newer switches were set, and the older one has no say
-        yield
-        return
-    if before == "highest":
-        yield
-        return
-    torch.set_float32_matmul_precision("highest")
-    try:
-        yield
-    finally:
-        torch.set_float32_matmul_precision(before)
-
-
-@contextmanager
-def _switched(switches: Sequence[tuple[object, str, object]]) -> Iterator[None]:
-    """Set attributes, and put them back."""
-    saved = [getattr(owner, name) for owner, name, _ in switches]
-    try:
-        for owner, name, value in switches:
-            setattr(owner, name, value)
-        yield
-    finally:
-        for (owner, name, _), value in zip(switches, saved):
-            setattr(owner, name, value)

@@ -21,6 +21,7 @@ from twophase_fast.ops._factored_cases import FACTORED_CASES
 from twophase_fast.ops._layer_pullback_cases import LAYER_PULLBACK_CASES
 from twophase_fast.ops._norm_cases import NORM_CASES
 from twophase_fast.ops._projection_cases import PROJECTION_CASES
+from twophase_fast.ops.gram.reference import result_dtype
 
 
 def _gram_sizes() -> Sequence[Sizes]:
@@ -42,14 +43,10 @@ def _make_gram(sizes: Sizes, dtype: torch.dtype, generator: torch.Generator) -> 
     return {"x": x, "y": y, "precision": "highest"}
 
 
-def _sum_dtype(dtype: torch.dtype) -> torch.dtype:
-    return torch.float64 if dtype == torch.float64 else torch.float32
-
-
 def _make_gram_(sizes: Sizes, dtype: torch.dtype, generator: torch.Generator) -> Inputs:
     inputs = _make_gram(sizes, dtype, generator)
     x, y = inputs["x"], inputs["y"]
-    out = random(generator, _sum_dtype(dtype), *x.shape[:-1], (x if y is None else y).shape[-2])
+    out = random(generator, result_dtype(dtype), *x.shape[:-1], (x if y is None else y).shape[-2])
     return {"out": poison_lower(out) if y is None else out, **inputs}
 
 
@@ -67,7 +64,7 @@ def _make_grouped_gram_(sizes: Sizes, dtype: torch.dtype, generator: torch.Gener
     lengths = (p, 1, 0, 2 * p + 3)
     xs = [random(generator, dtype, n, length) for length in lengths]
     ys = [random(generator, dtype, m, length) for length in lengths] if m else None
-    out = random(generator, _sum_dtype(dtype), n, m or n)
+    out = random(generator, result_dtype(dtype), n, m or n)
     return {"out": out if m else poison_lower(out), "xs": xs, "ys": ys, "precision": "highest"}
 
 

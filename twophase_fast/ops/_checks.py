@@ -10,7 +10,19 @@ from twophase_fast._types import InputError
 
 FLOATS = (torch.float32, torch.float64)
 ALL_FLOATS = (*FLOATS, torch.bfloat16, torch.float16)
+TOKENS = (torch.int64, torch.int32)
 PRECISIONS = ("highest", "high", "medium")
+
+
+def tensors_in(arguments: Sequence[object]) -> list[torch.Tensor]:
+    """Return the tensors among an op's arguments, also those in lists."""
+    found: list[torch.Tensor] = []
+    for argument in arguments:
+        if isinstance(argument, torch.Tensor):
+            found.append(argument)
+        elif isinstance(argument, (list, tuple)):
+            found += tensors_in(argument)
+    return found
 
 
 def tensor(name: str, value: object) -> torch.Tensor:

@@ -8,17 +8,17 @@ import numpy as np
 import torch
 
 from twophase_fast import _native
-from twophase_fast.ops._checks import FLOATS
+from twophase_fast.ops._checks import FLOATS, tensors_in
 
 
-def refuses(*tensors: torch.Tensor | None, dtypes: Sequence[torch.dtype] = FLOATS) -> list[str]:
-    """Return why the C++ extension does not take these tensors; empty if it does.
+def refuses(*arguments: object, dtypes: Sequence[torch.dtype] = FLOATS) -> list[str]:
+    """Return why the C++ extension does not take the tensors among an op's arguments; empty if it does.
 
     Args:
-        tensors: The op's tensor arguments; None is skipped.
+        arguments: The op's arguments, or some of them.
         dtypes: Element types that the kernel was compiled for.
     """
-    given = [tensor for tensor in tensors if tensor is not None]
+    given = tensors_in(arguments)
     reasons = [f"tensors are on {device}" for device in sorted({str(t.device) for t in given if not t.is_cpu})]
     reasons += [f"dtype {dtype}" for dtype in sorted({str(t.dtype) for t in given if t.dtype not in dtypes})]
     missing = None if reasons else _native.missing()

@@ -28,14 +28,17 @@ _DEVICES = ("CPU", "CUDA")
 _library = Library(NAMESPACE, "DEF")
 
 
-def define(schema: str, *, fake: Callable[..., Any]) -> None:
+def _writes(*_: Any) -> None:
+    """Stand in for an op that returns nothing."""
+
+
+def define(schema: str, *, fake: Callable[..., Any] = _writes) -> None:
     """Register an op whose implementation is the dispatch table's row of the same name.
 
     Args:
         schema: Torch schema without namespace, `name(arguments) -> result`; the last argument is `str
             backend`.
-        fake: Same arguments; returns empty tensors of the result's shape and dtype (None for an op that
-            writes).
+        fake: Same arguments; returns empty tensors of the results' shapes and dtypes. Left out for an op that writes.
     """
     name = schema.partition("(")[0]
     _library.define(schema)

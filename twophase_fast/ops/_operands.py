@@ -6,7 +6,7 @@ Vocabulary of these ops: N and M samples, C outputs per sample, T and S position
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import torch
 
@@ -121,6 +121,13 @@ def new_gram(
     return gram.permute({"full": (0, 2, 1, 3), "trace": (0, 1), "diagonal": (1, 2, 0)}[output])
 
 
+def fake_gram(
+    left: torch.Tensor, g: torch.Tensor, left2: torch.Tensor | None, g2: torch.Tensor | None, output: str, *_: object
+) -> torch.Tensor:
+    """Return a Gram block's stand-in while a graph is traced, given the arguments of an op that returns one."""
+    return new_gram(output, g, g2)
+
+
 def matrices(output: str, gram: torch.Tensor) -> torch.Tensor:
     """Return a Gram block of `new_gram` as the kernel matrices it is in memory: [N·C, M·C'], [N, M] or [C, N, M]."""
     if output == "trace":
@@ -129,6 +136,16 @@ def matrices(output: str, gram: torch.Tensor) -> torch.Tensor:
         return gram.permute(2, 0, 1)
     n, m, classes, classes2 = gram.shape
     return gram.permute(0, 2, 1, 3).view(n * classes, m * classes2)
+
+
+def check_like(name: str, value: torch.Tensor, shape: tuple[int, ...], axes: str, g: torch.Tensor) -> None:
+    """Check that an argument has this shape, and the dtype and device of the cotangents g.
+
+    Raises:
+        InputError: It has not.
+    """
+    _checks.alike(name, _checks.tensor(name, value), "g", g)
+    _checks.shape(name, value, shape, axes)
 
 
 def writable(out: torch.Tensor, shape: tuple[int, ...], axes: str, like: tuple[str, torch.Tensor]) -> None:
@@ -143,9 +160,20 @@ def writable(out: torch.Tensor, shape: tuple[int, ...], axes: str, like: tuple[s
     _checks.writable("out", out)
 
 
-def widened(operand: torch.Tensor) -> torch.Tensor:
-    """Return an operand in the dtype in which its products are summed: half precision becomes float32, a copy."""
-    return operand.to(result_dtype(operand.dtype))
+def into_new(results: Callable[..., Any], write: Callable[..., None]) -> Callable[..., Any]:
+    """Return a function that makes an op's results, has them written, and returns them.
+
+    Args:
+        results: Takes the op's arguments; returns a new tensor, or a tuple of new ones.
+        write: Takes these tensors, then the op's arguments.
+    """
+
+    def run(*arguments: Any) -> Any:
+        made = results(*arguments)
+        write(*(made if isinstance(made, tuple) else (made,)), *arguments)
+        return made
+
+    return run
 
 
 def sums_of(name: str, operand: torch.Tensor) -> tuple[str, torch.Tensor]:
@@ -153,12 +181,12 @@ def sums_of(name: str, operand: torch.Tensor) -> tuple[str, torch.Tensor]:
     return f"the sum of products of {name} ({operand.dtype})", operand.new_empty(0, dtype=result_dtype(operand.dtype))
 
 
-def cpu_refuses(*tensors: torch.Tensor | None) -> list[str]:
-    """Return why the C++ kernels of these ops do not take the tensors; empty if they do.
+def cpu_refuses(*arguments: object, dtypes: Sequence[torch.dtype] = _checks.FLOATS) -> list[str]:
+    """Return why the C++ kernels of these ops do not take the tensors among the arguments; empty if they do.
 
     Their scalar tier is an oracle, slower than plain torch, so it runs only where `TWOPHASE_ISA` asks for it.
     """
-    reasons = _cpu.refuses(*tensors)
+    reasons = _cpu.refuses(*arguments, dtypes=dtypes)
     if not reasons and _native.isa() == "scalar" and settings.isa() != "scalar":
         return [
             "this processor has only the scalar tier, which is slower than the reference; TWOPHASE_ISA=scalar forces it"

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from twophase_fast import settings
-from twophase_fast.ops._checks import ALL_FLOATS
+from twophase_fast.ops._checks import ALL_FLOATS, tensors_in
 
 _OLDEST_CAPABILITY = (8, 0)
 
@@ -25,14 +25,14 @@ def lazy(op: str, name: str) -> Callable[..., Any]:
     return call
 
 
-def refuses(*tensors: torch.Tensor | None, dtypes: Sequence[torch.dtype] = ALL_FLOATS) -> list[str]:
-    """Return why Triton kernels do not take these tensors; empty if they do.
+def refuses(*arguments: object, dtypes: Sequence[torch.dtype] = ALL_FLOATS) -> list[str]:
+    """Return why Triton kernels do not take the tensors among an op's arguments; empty if they do.
 
     Args:
-        tensors: The op's tensor arguments; None is skipped.
+        arguments: The op's arguments, or some of them.
         dtypes: Element types that the kernel takes.
     """
-    given = [tensor for tensor in tensors if tensor is not None]
+    given = tensors_in(arguments)
     reasons = [f"dtype {dtype}" for dtype in sorted({str(t.dtype) for t in given if t.dtype not in dtypes})]
     kinds = sorted({t.device.type for t in given})
     if len(kinds) > 1:

@@ -54,9 +54,9 @@ def batch_norm_grad(
     """
     _check_images(g, x)
     for name, channel in (("mean", mean), ("rstd", rstd), *([] if weight is None else [("weight", weight)])):
-        _check_like(name, channel, x.shape[1:2], "[K]", g)
+        _operands.check_like(name, channel, x.shape[1:2], "[K]", g)
     if relu is not None:
-        _check_like("relu", relu, x.shape, "[N, K, *spatial], the shape of x", g)
+        _operands.check_like("relu", relu, x.shape, "[N, K, *spatial], the shape of x", g)
     operands = [_operands.plain(operand) for operand in (g, x, mean, rstd, weight, relu)]
     if out is None:
         return torch.ops.twophase_fast.batch_norm_grad(*operands, backend or "")
@@ -83,7 +83,7 @@ def relu_grad_(g: torch.Tensor, relu: torch.Tensor, *, backend: Backend | None =
     """
     _checks.floating("g", _checks.tensor("g", g))
     _checks.rank("g", g, range(2, g.ndim + 1), "[N, C, *], at least two axes")
-    _check_like("relu", relu, (g.shape[0], *g.shape[2:]), "[N, *], g without its second axis", g)
+    _operands.check_like("relu", relu, (g.shape[0], *g.shape[2:]), "[N, *], g without its second axis", g)
     _checks.writable("g", g)
     torch.ops.twophase_fast.relu_grad_(g, _operands.plain(relu), backend or "")
     return g
@@ -97,39 +97,13 @@ def _check_images(g: torch.Tensor, x: torch.Tensor) -> None:
     """
     _checks.floating("g", _checks.tensor("g", g))
     _checks.rank("g", g, range(3, g.ndim + 1), "[N, C, K, *spatial], at least three axes")
-    _check_like("x", x, (g.shape[0], *g.shape[2:]), "[N, K, *spatial], g without its second axis", g)
-
-
-def _check_like(name: str, value: torch.Tensor, shape: tuple[int, ...], axes: str, g: torch.Tensor) -> None:
-    """Check that an argument has this shape, and the dtype and device of g.
-
-    Raises:
-        InputError: It has not.
-    """
-    _checks.alike(name, _checks.tensor(name, value), "g", g)
-    _checks.shape(name, value, shape, axes)
-
-
-def _fake_grad(
-    g: torch.Tensor,
-    x: torch.Tensor,
-    mean: torch.Tensor,
-    rstd: torch.Tensor,
-    weight: torch.Tensor | None,
-    relu: torch.Tensor | None,
-    backend: str,
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    return g.new_empty(g.shape), g.new_empty(g.shape[:3]), g.new_empty(g.shape[:3])
-
-
-def _fake_write(*_: object) -> None:
-    return None
+    _operands.check_like("x", x, (g.shape[0], *g.shape[2:]), "[N, K, *spatial], g without its second axis", g)
 
 
 _OPERANDS = "Tensor g, Tensor x, Tensor mean, Tensor rstd, Tensor? weight, Tensor? relu, str backend"
 _RESULTS = "Tensor(a!) out, Tensor(b!) weight_grad, Tensor(c!) bias_grad"
-_library.define(f"batch_norm_grad({_OPERANDS}) -> (Tensor, Tensor, Tensor)", fake=_fake_grad)
-_library.define(f"batch_norm_grad_out({_RESULTS}, {_OPERANDS}) -> ()", fake=_fake_write)
-_library.define("relu_grad_(Tensor(a!) g, Tensor relu, str backend) -> ()", fake=_fake_write)
+_library.define(f"batch_norm_grad({_OPERANDS}) -> (Tensor, Tensor, Tensor)", fake=reference.new_results)
+_library.define(f"batch_norm_grad_out({_RESULTS}, {_OPERANDS}) -> ()")
+_library.define("relu_grad_(Tensor(a!) g, Tensor relu, str backend) -> ()")
 for _name in ("batch_norm_grad", "batch_norm_grad_out", "relu_grad_"):
     _dispatch.add(_name, reference=getattr(reference, _name), cpu=getattr(cpu, _name), cpu_refuses=cpu.refuses)

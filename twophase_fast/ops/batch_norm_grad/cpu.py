@@ -6,25 +6,10 @@ import torch
 
 from twophase_fast import _native
 from twophase_fast.ops import _operands
+from twophase_fast.ops.batch_norm_grad import reference
 
-
-def refuses(*tensors: torch.Tensor | None) -> list[str]:
-    """Return why the ops of this folder do not run here."""
-    return _operands.cpu_refuses(*tensors)
-
-
-def batch_norm_grad(
-    g: torch.Tensor,
-    x: torch.Tensor,
-    mean: torch.Tensor,
-    rstd: torch.Tensor,
-    weight: torch.Tensor | None,
-    relu: torch.Tensor | None,
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Return out [N, C, K, *], weight_grad [N, C, K] and bias_grad [N, C, K] of g [N, C, K, *]."""
-    out, sums = g.new_empty(g.shape), [g.new_empty(g.shape[:3]) for _ in range(2)]
-    batch_norm_grad_out(out, *sums, g, x, mean, rstd, weight, relu)
-    return out, *sums
+refuses = _operands.cpu_refuses
+"""Why the ops of this folder do not run here."""
 
 
 def batch_norm_grad_out(
@@ -50,6 +35,10 @@ def batch_norm_grad_out(
     _native.call("batch_norm_grad", *(None if view is None else view.numpy() for view in views))
     for given, result in zip((out, weight_grad, bias_grad), results, strict=True):
         _copy_back(given, result)
+
+
+batch_norm_grad = _operands.into_new(reference.new_results, batch_norm_grad_out)
+"""The three results as new tensors: out [N, C, K, *], weight_grad [N, C, K], bias_grad [N, C, K]."""
 
 
 def relu_grad_(g: torch.Tensor, relu: torch.Tensor) -> None:

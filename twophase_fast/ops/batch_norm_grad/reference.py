@@ -8,19 +8,12 @@ from __future__ import annotations
 
 import torch
 
+from twophase_fast.ops import _operands
 
-def batch_norm_grad(
-    g: torch.Tensor,
-    x: torch.Tensor,
-    mean: torch.Tensor,
-    rstd: torch.Tensor,
-    weight: torch.Tensor | None,
-    relu: torch.Tensor | None,
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Return out [N, C, K, *], weight_grad [N, C, K] and bias_grad [N, C, K] of g [N, C, K, *]."""
-    out, sums = g.new_empty(g.shape), [g.new_empty(g.shape[:3]) for _ in range(2)]
-    batch_norm_grad_out(out, *sums, g, x, mean, rstd, weight, relu)
-    return out, *sums
+
+def new_results(g: torch.Tensor, *_: object) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Return room for out [N, C, K, *], weight_grad [N, C, K] and bias_grad [N, C, K] of g [N, C, K, *]."""
+    return g.new_empty(g.shape), g.new_empty(g.shape[:3]), g.new_empty(g.shape[:3])
 
 
 def batch_norm_grad_out(
@@ -41,6 +34,10 @@ def batch_norm_grad_out(
     weight_grad.copy_(_over_positions(h * normalised.unsqueeze(1)))
     scale = rstd if weight is None else weight * rstd
     torch.mul(h, _spread(scale, x), out=out)
+
+
+batch_norm_grad = _operands.into_new(new_results, batch_norm_grad_out)
+"""The three results as new tensors: out [N, C, K, *], weight_grad [N, C, K], bias_grad [N, C, K]."""
 
 
 def relu_grad_(g: torch.Tensor, relu: torch.Tensor) -> None:

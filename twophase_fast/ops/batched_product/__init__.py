@@ -52,14 +52,7 @@ def batched_product_(
     return out
 
 
-def _fake_write(*_: object) -> None:
-    return None
-
-
-_library.define(
-    "batched_product_(Tensor(a!) out, Tensor left, Tensor right, str backend) -> ()",
-    fake=_fake_write,
-)
+_library.define("batched_product_(Tensor(a!) out, Tensor left, Tensor right, str backend) -> ()")
 _dispatch.add(
     "batched_product_",
     reference=reference.batched_product_,

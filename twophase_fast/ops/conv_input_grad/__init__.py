@@ -188,10 +188,6 @@ def _fake(
     return g.new_empty(_shape(g, weight, size, groups))
 
 
-def _fake_write(*_: object) -> None:
-    return None
-
-
 _GEOMETRY = "int[] stride, int[] padding, int[] dilation, int groups"
 _library.define(
     f"conv_input_grad(Tensor g, Tensor weight, int[] size, {_GEOMETRY}, str precision, str backend) -> Tensor",
@@ -199,8 +195,7 @@ _library.define(
 )
 _library.define(
     f"conv_input_grad_(Tensor(a!) out, Tensor g, Tensor weight, {_GEOMETRY}, bool add, str precision, str backend) "
-    "-> ()",
-    fake=_fake_write,
+    "-> ()"
 )
 _dispatch.add(
     "conv_input_grad",

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 import torch
 
 from twophase_fast import _native
 from twophase_fast.ops import _operands
+from twophase_fast.ops.conv_input_grad import reference
 
 
 def refuses(g: torch.Tensor, weight: torch.Tensor, *_: object) -> list[str]:
@@ -22,22 +24,6 @@ def refuses(g: torch.Tensor, weight: torch.Tensor, *_: object) -> list[str]:
 def refuses_write(out: torch.Tensor, g: torch.Tensor, weight: torch.Tensor, *_: object) -> list[str]:
     """Return why `conv_input_grad_` does not run here."""
     return refuses(g, weight)
-
-
-def conv_input_grad(
-    g: torch.Tensor,
-    weight: torch.Tensor,
-    size: Sequence[int],
-    stride: Sequence[int],
-    padding: Sequence[int],
-    dilation: Sequence[int],
-    groups: int,
-    precision: str,
-) -> torch.Tensor:
-    """Return the gradients [B, Cin, *size] of g [B, Cout, *out_spatial]."""
-    out = g.new_empty(g.shape[0], weight.shape[1] * groups, *size)
-    conv_input_grad_(out, g, weight, stride, padding, dilation, groups, False, precision)
-    return out
 
 
 def conv_input_grad_(
@@ -65,6 +51,10 @@ def conv_input_grad_(
     geometry = [number for axis in axes for number in axis] + [groups]
     arrays = (out.numpy(), g.numpy(), weight.contiguous().numpy())
     _native.call("conv_input_grad_", *arrays, geometry, add, precision != "highest")
+
+
+conv_input_grad = partial(reference.conv_input_grad, write=conv_input_grad_)
+"""The gradients [B, Cin, *size] of g [B, Cout, *out_spatial], as a new tensor."""
 
 
 def _contiguous_images(tensor: torch.Tensor) -> bool:

@@ -8,7 +8,7 @@ the last step of the stride would leave the image, are its output padding.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch.nn.functional import conv_transpose1d, conv_transpose2d, conv_transpose3d
@@ -27,10 +27,12 @@ def conv_input_grad(
     dilation: Sequence[int],
     groups: int,
     precision: str,
+    *,
+    write: Callable[..., None] | None = None,
 ) -> torch.Tensor:
-    """Return the gradients [B, Cin, *size] of g [B, Cout, *out_spatial]."""
+    """Return the gradients [B, Cin, *size] of g [B, Cout, *out_spatial]; `write` is a backend's `conv_input_grad_`."""
     out = g.new_empty(g.shape[0], weight.shape[1] * groups, *size)
-    conv_input_grad_(out, g, weight, stride, padding, dilation, groups, False, precision)
+    (write or conv_input_grad_)(out, g, weight, stride, padding, dilation, groups, False, precision)
     return out
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 
 from twophase_fast._types import Backend, InputError, Precision
@@ -9,8 +11,6 @@ from twophase_fast.ops import _checks, _dispatch, _library, _operands
 from twophase_fast.ops._operands import GramOutput
 from twophase_fast.ops._triton.backend import lazy, refuses
 from twophase_fast.ops.embedding_gram import cpu, reference
-
-_TOKENS = (torch.int64, torch.int32)
 
 
 def embedding_gram(
@@ -129,7 +129,7 @@ def _check(
 def _check_side(tokens: tuple[str, torch.Tensor, str], g: tuple[str, torch.Tensor, str]) -> None:
     _operands.operand(*tokens)
     _operands.operand(*g)
-    _checks.floating(tokens[0], tokens[1], _TOKENS)
+    _checks.floating(tokens[0], tokens[1], _checks.TOKENS)
     _checks.floating(g[0], g[1], _checks.ALL_FLOATS)
     if tokens[1].device != g[1].device:
         raise InputError(
@@ -139,46 +139,24 @@ def _check_side(tokens: tuple[str, torch.Tensor, str], g: tuple[str, torch.Tenso
     _operands.same_size("positions", (tokens[0], tokens[1].shape[1]), (g[0], g[1].shape[2]))
 
 
-def _fake_embedding_gram(
-    tokens: torch.Tensor,
-    g: torch.Tensor,
-    tokens2: torch.Tensor | None,
-    g2: torch.Tensor | None,
-    output: str,
-    padding_idx: int | None,
-    precision: str,
-    backend: str,
-) -> torch.Tensor:
-    return _operands.new_gram(output, g, g2)
-
-
-def _triton_refuses(*arguments: object) -> list[str]:
-    tensors = (argument for argument in arguments if isinstance(argument, torch.Tensor))
-    return refuses(*tensors, dtypes=(*_checks.ALL_FLOATS, *_TOKENS))
-
-
-def _fake_write(*_: object) -> None:
-    return None
-
-
 _OPERANDS = (
     "Tensor tokens, Tensor g, Tensor? tokens2, Tensor? g2, str output, int? padding_idx, str precision, str backend"
 )
-_library.define(f"embedding_gram({_OPERANDS}) -> Tensor", fake=_fake_embedding_gram)
-_library.define(f"embedding_gram_(Tensor(a!) out, {_OPERANDS}) -> ()", fake=_fake_write)
+_library.define(f"embedding_gram({_OPERANDS}) -> Tensor", fake=_operands.fake_gram)
+_library.define(f"embedding_gram_(Tensor(a!) out, {_OPERANDS}) -> ()")
 _dispatch.add(
     "embedding_gram",
     reference=reference.embedding_gram,
     cpu=cpu.embedding_gram,
     cpu_refuses=cpu.refuses,
     triton=lazy("embedding_gram", "embedding_gram"),
-    triton_refuses=_triton_refuses,
+    triton_refuses=partial(refuses, dtypes=(*_checks.ALL_FLOATS, *_checks.TOKENS)),
 )
 _dispatch.add(
     "embedding_gram_",
     reference=reference.embedding_gram_,
     cpu=cpu.embedding_gram_,
-    cpu_refuses=cpu.refuses_,
+    cpu_refuses=cpu.refuses,
     triton=lazy("embedding_gram", "embedding_gram_"),
-    triton_refuses=_triton_refuses,
+    triton_refuses=partial(refuses, dtypes=(*_checks.ALL_FLOATS, *_checks.TOKENS)),
 )

@@ -2,31 +2,18 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 
 from twophase_fast import _native
 from twophase_fast.ops import _cpu, _operands
+from twophase_fast.ops._checks import FLOATS, TOKENS
 from twophase_fast.ops.embedding_gram import config
 from twophase_fast.ops.gram import cpu as gram_cpu
 
-
-def refuses(
-    tokens: torch.Tensor, g: torch.Tensor, tokens2: torch.Tensor | None, g2: torch.Tensor | None, *_: object
-) -> list[str]:
-    """Return why `embedding_gram` does not run here."""
-    return _operands.cpu_refuses(g, g2)
-
-
-def refuses_(
-    out: torch.Tensor,
-    tokens: torch.Tensor,
-    g: torch.Tensor,
-    tokens2: torch.Tensor | None,
-    g2: torch.Tensor | None,
-    *_: object,
-) -> list[str]:
-    """Return why `embedding_gram_` does not run here."""
-    return _operands.cpu_refuses(out, g, g2)
+refuses = partial(_operands.cpu_refuses, dtypes=(*FLOATS, *TOKENS))
+"""Why the ops of this folder do not run here."""
 
 
 def embedding_gram(

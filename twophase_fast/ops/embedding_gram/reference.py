@@ -41,8 +41,8 @@ def embedding_gram_(
 ) -> None:
     """Add the embedding Gram block to `out`; without tokens2 and g2 only the blocks n <= m."""
     symmetric = tokens2 is None or g2 is None
-    g = _operands.widened(g)
-    tokens2, g2 = (tokens, g) if tokens2 is None or g2 is None else (tokens2, _operands.widened(g2))
+    g = gram_reference.widened(g)
+    tokens2, g2 = (tokens, g) if tokens2 is None or g2 is None else (tokens2, gram_reference.widened(g2))
     for n in range(tokens.shape[0]):
         for rows in sample_blocks(n if symmetric else 0, g[n], g2):
             equal = tokens2[rows, :, None] == tokens[n]  # [M, S, T]

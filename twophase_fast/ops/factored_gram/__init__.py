@@ -128,42 +128,22 @@ def _check_side(a: tuple[str, torch.Tensor, str], g: tuple[str, torch.Tensor, st
     _operands.same_size("positions", (a[0], a[1].shape[1]), (g[0], g[1].shape[2]))
 
 
-def _fake_factored_gram(
-    a: torch.Tensor,
-    g: torch.Tensor,
-    a2: torch.Tensor | None,
-    g2: torch.Tensor | None,
-    output: str,
-    precision: str,
-    backend: str,
-) -> torch.Tensor:
-    return _operands.new_gram(output, g, g2)
-
-
-def _triton_refuses(*arguments: object) -> list[str]:
-    return refuses(*(argument for argument in arguments if isinstance(argument, torch.Tensor)))
-
-
-def _fake_write(*_: object) -> None:
-    return None
-
-
 _OPERANDS = "Tensor a, Tensor g, Tensor? a2, Tensor? g2, str output, str precision, str backend"
-_library.define(f"factored_gram({_OPERANDS}) -> Tensor", fake=_fake_factored_gram)
-_library.define(f"factored_gram_(Tensor(a!) out, {_OPERANDS}) -> ()", fake=_fake_write)
+_library.define(f"factored_gram({_OPERANDS}) -> Tensor", fake=_operands.fake_gram)
+_library.define(f"factored_gram_(Tensor(a!) out, {_OPERANDS}) -> ()")
 _dispatch.add(
     "factored_gram",
     reference=reference.factored_gram,
     cpu=cpu.factored_gram,
     cpu_refuses=cpu.refuses,
     triton=lazy("factored_gram", "factored_gram"),
-    triton_refuses=_triton_refuses,
+    triton_refuses=refuses,
 )
 _dispatch.add(
     "factored_gram_",
     reference=reference.factored_gram_,
     cpu=cpu.factored_gram_,
-    cpu_refuses=cpu.refuses_,
+    cpu_refuses=cpu.refuses,
     triton=lazy("factored_gram", "factored_gram_"),
-    triton_refuses=_triton_refuses,
+    triton_refuses=refuses,
 )

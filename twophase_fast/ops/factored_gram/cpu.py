@@ -13,29 +13,8 @@ from twophase_fast.ops.per_sample_grad import cpu as grad_cpu
 _SLICE_INPUTS = 192  # whole panels of every instruction set
 
 
-def refuses(
-    a: torch.Tensor,
-    g: torch.Tensor,
-    a2: torch.Tensor | None,
-    g2: torch.Tensor | None,
-    output: str,
-    precision: str,
-) -> list[str]:
-    """Return why `factored_gram` does not run here."""
-    return _operands.cpu_refuses(a, g, a2, g2)
-
-
-def refuses_(
-    out: torch.Tensor,
-    a: torch.Tensor,
-    g: torch.Tensor,
-    a2: torch.Tensor | None,
-    g2: torch.Tensor | None,
-    output: str,
-    precision: str,
-) -> list[str]:
-    """Return why `factored_gram_` does not run here."""
-    return _operands.cpu_refuses(out, a, g, a2, g2)
+refuses = _operands.cpu_refuses
+"""Why the ops of this folder do not run here."""
 
 
 def factored_gram(

@@ -42,8 +42,8 @@ def factored_gram_(
 ) -> None:
     """Add the factored Gram block to `out`; without a2 and g2 only the blocks n <= m."""
     symmetric = a2 is None or g2 is None
-    a, g = _operands.widened(a), _operands.widened(g)
-    a2, g2 = (a, g) if a2 is None or g2 is None else (_operands.widened(a2), _operands.widened(g2))
+    a, g = gram_reference.widened(a), gram_reference.widened(g)
+    a2, g2 = (a, g) if a2 is None or g2 is None else (gram_reference.widened(a2), gram_reference.widened(g2))
     for n in range(a.shape[0]):
         for rows in sample_blocks(n if symmetric else 0, g[n], g2):
             with ieee_float32():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from twophase_fast._types import Backend, InputError, Precision
-from twophase_fast.ops import _checks, _dispatch, _library
+from twophase_fast.ops import _checks, _cpu, _dispatch, _library
 from twophase_fast.ops._triton.backend import lazy, refuses
 from twophase_fast.ops.gram import cpu, reference
 
@@ -72,7 +72,7 @@ def gram_(
         BackendError: The named backend cannot run on these inputs.
     """
     _check_operands(x, y, precision)
-    _check_out(out, x, _result_shape(x, y), "[(B,) N, M]")
+    check_out(out, x, _result_shape(x, y), "[(B,) N, M]")
     torch.ops.twophase_fast.gram_(out, _library.plain(x), _plain_or_none(y), precision, backend or "")
     return out
 
@@ -118,7 +118,12 @@ def _check_operands(x: torch.Tensor, y: torch.Tensor | None, precision: str) -> 
         )
 
 
-def _check_out(out: torch.Tensor, x: torch.Tensor, shape: tuple[int, ...], axes: str) -> None:
+def check_out(out: torch.Tensor, x: torch.Tensor, shape: tuple[int, ...], axes: str) -> None:
+    """Check what Gram blocks of operands like x are added to.
+
+    Raises:
+        InputError: Its shape, dtype or device is wrong, it requires a gradient, or its elements overlap in memory.
+    """
     _checks.tensor("out", out)
     wanted = x.new_empty(0, dtype=reference.result_dtype(x.dtype))
     _checks.alike("out", out, f"a Gram block of {x.dtype} operands", wanted)
@@ -138,35 +143,31 @@ def _fake_gram(x: torch.Tensor, y: torch.Tensor | None, precision: str, backend:
     return x.new_empty(_result_shape(x, y), dtype=reference.result_dtype(x.dtype))
 
 
-def _fake_write(*_: object) -> None:
-    return None
-
-
 _library.define("gram(Tensor x, Tensor? y, str precision, str backend) -> Tensor", fake=_fake_gram)
-_library.define("gram_(Tensor(a!) out, Tensor x, Tensor? y, str precision, str backend) -> ()", fake=_fake_write)
-_library.define("symmetrize_(Tensor(a!) out, str backend) -> ()", fake=_fake_write)
+_library.define("gram_(Tensor(a!) out, Tensor x, Tensor? y, str precision, str backend) -> ()")
+_library.define("symmetrize_(Tensor(a!) out, str backend) -> ()")
 
 _dispatch.add(
     "gram",
     reference=reference.gram,
     cpu=cpu.gram,
-    cpu_refuses=cpu.refuses_gram,
+    cpu_refuses=cpu.refuses,
     triton=lazy("gram", "gram"),
-    triton_refuses=lambda x, y, precision: refuses(x, y),
+    triton_refuses=refuses,
 )
 _dispatch.add(
     "gram_",
     reference=reference.gram_,
     cpu=cpu.gram_,
-    cpu_refuses=cpu.refuses_gram_,
+    cpu_refuses=cpu.refuses,
     triton=lazy("gram", "gram_"),
-    triton_refuses=lambda out, x, y, precision: refuses(out, x, y),
+    triton_refuses=refuses,
 )
 _dispatch.add(
     "symmetrize_",
     reference=reference.symmetrize_,
     cpu=cpu.symmetrize_,
-    cpu_refuses=cpu.refuses_symmetrize_,
+    cpu_refuses=_cpu.refuses,
     triton=lazy("gram", "symmetrize_"),
     triton_refuses=refuses,
 )

@@ -2,33 +2,23 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import torch
 
 from twophase_fast import _native
+from twophase_fast.ops import _cpu
 from twophase_fast.ops._checks import ALL_FLOATS, FLOATS
-from twophase_fast.ops._cpu import refuses, splits, zeros
 
-
-def refuses_gram(x: torch.Tensor, y: torch.Tensor | None, precision: str) -> list[str]:
-    """Return why `gram` does not run here."""
-    return refuses(x, y, dtypes=ALL_FLOATS)
-
-
-def refuses_gram_(out: torch.Tensor, x: torch.Tensor, y: torch.Tensor | None, precision: str) -> list[str]:
-    """Return why `gram_` does not run here."""
-    return refuses(out, x, y, dtypes=ALL_FLOATS)
-
-
-def refuses_symmetrize_(out: torch.Tensor) -> list[str]:
-    """Return why `symmetrize_` does not run here."""
-    return refuses(out)
+refuses = partial(_cpu.refuses, dtypes=ALL_FLOATS)
+"""Why `gram` and `gram_` do not run here."""
 
 
 def gram(x: torch.Tensor, y: torch.Tensor | None, precision: str) -> torch.Tensor:
     """Return x yᵀ; below "highest" from split operands where a matrix unit gains from them."""
     rows = x if y is None else y
-    out = zeros((*x.shape[:-1], rows.shape[-2]), x)  # float32 for half precision
+    out = _cpu.zeros((*x.shape[:-1], rows.shape[-2]), x)  # float32 for half precision
     gram_(out, x, y, precision)
     if y is None:
         symmetrize_(out)
@@ -37,7 +27,7 @@ def gram(x: torch.Tensor, y: torch.Tensor | None, precision: str) -> torch.Tenso
 
 def gram_(out: torch.Tensor, x: torch.Tensor, y: torch.Tensor | None, precision: str) -> None:
     """Add x yᵀ to `out`, in any strides; with y=None the upper triangle only."""
-    if splits(precision, out):
+    if _cpu.splits(precision, out):
         return split_gram_(out, x, y)
     _native.call("gram_", *_arrays(out, x, y))
 

@@ -14,7 +14,7 @@ def result_dtype(dtype: torch.dtype) -> torch.dtype:
 
 def gram(x: torch.Tensor, y: torch.Tensor | None, precision: str) -> torch.Tensor:
     """Return x yᵀ over the last axis; y=None means x."""
-    x, y = _widened(x), None if y is None else _widened(y)
+    x, y = widened(x), None if y is None else widened(y)
     with ieee_float32():
         product = x @ (x if y is None else y).mT
     return symmetric(product) if y is None else product
@@ -22,7 +22,7 @@ def gram(x: torch.Tensor, y: torch.Tensor | None, precision: str) -> torch.Tenso
 
 def gram_(out: torch.Tensor, x: torch.Tensor, y: torch.Tensor | None, precision: str) -> None:
     """Add x yᵀ to `out`."""
-    x, y = _widened(x), None if y is None else _widened(y)
+    x, y = widened(x), None if y is None else widened(y)
     with ieee_float32():
         out += x @ (x if y is None else y).mT
 
@@ -37,5 +37,6 @@ def symmetric(matrix: torch.Tensor) -> torch.Tensor:
     return matrix.triu() + matrix.triu(1).mT
 
 
-def _widened(operand: torch.Tensor) -> torch.Tensor:
+def widened(operand: torch.Tensor) -> torch.Tensor:
+    """Return an operand in the dtype in which its products are summed: half precision becomes float32, a copy."""
     return operand.to(result_dtype(operand.dtype))

@@ -9,7 +9,7 @@ import torch
 from twophase_fast._types import Backend, InputError, Precision
 from twophase_fast.ops import _checks, _dispatch, _library
 from twophase_fast.ops._triton.backend import lazy, refuses
-from twophase_fast.ops.gram.reference import result_dtype
+from twophase_fast.ops.gram import check_out
 from twophase_fast.ops.grouped_gram import cpu, reference
 
 
@@ -45,7 +45,7 @@ def grouped_gram_(
     _check_segments("xs", left, left)
     if right is not None:
         _check_segments("ys", right, left)
-    _check_out(out, left[0], (left[0].shape[0], (right or left)[0].shape[0]))
+    check_out(out, left[0], (left[0].shape[0], (right or left)[0].shape[0]), "[N, M]")
     operands = _library.all_plain(left), _library.all_plain(right or [])
     torch.ops.twophase_fast.grouped_gram_(out, *operands, precision, backend or "")
     return out
@@ -69,26 +69,12 @@ def _check_segments(name: str, segments: Sequence[torch.Tensor], like: Sequence[
         _checks.shape(label, segment, shape, f"the rows of {name}[0] and the length of xs[{index}]")
 
 
-def _check_out(out: torch.Tensor, x: torch.Tensor, shape: tuple[int, int]) -> None:
-    _checks.tensor("out", out)
-    wanted = x.new_empty(0, dtype=result_dtype(x.dtype))
-    _checks.alike("out", out, f"a Gram block of {x.dtype} operands", wanted)
-    _checks.writable("out", out)
-    _checks.shape("out", out, shape, "[N, M]")
-
-
-def _fake_write(*_: object) -> None:
-    return None
-
-
-_library.define(
-    "grouped_gram_(Tensor(a!) out, Tensor[] xs, Tensor[] ys, str precision, str backend) -> ()", fake=_fake_write
-)
+_library.define("grouped_gram_(Tensor(a!) out, Tensor[] xs, Tensor[] ys, str precision, str backend) -> ()")
 _dispatch.add(
     "grouped_gram_",
     reference=reference.grouped_gram_,
     cpu=cpu.grouped_gram_,
-    cpu_refuses=cpu.refuses_grouped_gram_,
+    cpu_refuses=cpu.refuses,
     triton=lazy("grouped_gram", "grouped_gram_"),
-    triton_refuses=lambda out, xs, ys, precision: refuses(out, *xs, *ys),
+    triton_refuses=refuses,
 )

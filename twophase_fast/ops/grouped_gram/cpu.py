@@ -6,16 +6,10 @@ from collections.abc import Sequence
 
 import torch
 
-from twophase_fast.ops._checks import ALL_FLOATS
-from twophase_fast.ops._cpu import refuses
 from twophase_fast.ops.gram import cpu
 
-
-def refuses_grouped_gram_(
-    out: torch.Tensor, xs: list[torch.Tensor], ys: list[torch.Tensor], precision: str
-) -> list[str]:
-    """Return why `grouped_gram_` does not run here."""
-    return refuses(out, *xs, *ys, dtypes=ALL_FLOATS)
+refuses = cpu.refuses
+"""Why the ops of this folder do not run here."""
 
 
 def grouped_gram_(out: torch.Tensor, xs: list[torch.Tensor], ys: list[torch.Tensor], precision: str) -> None:

@@ -53,7 +53,7 @@ def layer_norm_grad(
     if out is None:
         return torch.ops.twophase_fast.layer_norm_grad(*operands, backend or "")
     _operands.writable(out, tuple(g.shape), "[B, K, T, D]", ("g", g))
-    sums = [g.new_empty(_sum_shape(g)) for _ in range(2)]
+    sums = [g.new_empty(*g.shape[:2], g.shape[3]) for _ in range(2)]
     torch.ops.twophase_fast.layer_norm_grad_out(out, *sums, *operands, backend or "")
     return out, *sums
 
@@ -69,43 +69,19 @@ def _check(
     _operands.operand("g", g, "B K T D")
     _checks.floating("g", g)
     samples, _, positions, features = g.shape
-    _check_like("x", x, (samples, positions, features), "[B, T, D], g without its second axis", g)
+    _operands.check_like("x", x, (samples, positions, features), "[B, T, D], g without its second axis", g)
     if weight is not None:
-        _check_like("weight", weight, (features,), "[D]", g)
+        _operands.check_like("weight", weight, (features,), "[D]", g)
     statistics = {name: _checks.tensor(name, value) for name, value in (("mean", mean), ("rstd", rstd))}
     for name, value in statistics.items():
         last = (1,) if value.ndim > 2 else ()
-        _check_like(name, value, (samples, positions, *last), "[B, T] or [B, T, 1]", g)
+        _operands.check_like(name, value, (samples, positions, *last), "[B, T] or [B, T, 1]", g)
     return statistics["mean"].reshape(samples, positions), statistics["rstd"].reshape(samples, positions)
-
-
-def _check_like(name: str, value: torch.Tensor, shape: tuple[int, ...], axes: str, g: torch.Tensor) -> None:
-    """Check that an argument has this shape, and the dtype and device of g.
-
-    Raises:
-        InputError: It has not.
-    """
-    _checks.alike(name, _checks.tensor(name, value), "g", g)
-    _checks.shape(name, value, shape, axes)
-
-
-def _sum_shape(g: torch.Tensor) -> tuple[int, int, int]:
-    return (g.shape[0], g.shape[1], g.shape[3])
-
-
-def _fake_grad(
-    g: torch.Tensor, x: torch.Tensor, mean: torch.Tensor, rstd: torch.Tensor, weight: torch.Tensor | None, backend: str
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    return g.new_empty(g.shape), g.new_empty(_sum_shape(g)), g.new_empty(_sum_shape(g))
-
-
-def _fake_write(*_: object) -> None:
-    return None
 
 
 _OPERANDS = "Tensor g, Tensor x, Tensor mean, Tensor rstd, Tensor? weight, str backend"
 _RESULTS = "Tensor(a!) out, Tensor(b!) weight_grad, Tensor(c!) bias_grad"
-_library.define(f"layer_norm_grad({_OPERANDS}) -> (Tensor, Tensor, Tensor)", fake=_fake_grad)
-_library.define(f"layer_norm_grad_out({_RESULTS}, {_OPERANDS}) -> ()", fake=_fake_write)
+_library.define(f"layer_norm_grad({_OPERANDS}) -> (Tensor, Tensor, Tensor)", fake=reference.new_results)
+_library.define(f"layer_norm_grad_out({_RESULTS}, {_OPERANDS}) -> ()")
 for _name in ("layer_norm_grad", "layer_norm_grad_out"):
     _dispatch.add(_name, reference=getattr(reference, _name), cpu=getattr(cpu, _name), cpu_refuses=cpu.refuses)

@@ -6,20 +6,10 @@ import torch
 
 from twophase_fast import _native
 from twophase_fast.ops import _operands
+from twophase_fast.ops.layer_norm_grad import reference
 
-
-def refuses(*tensors: torch.Tensor | None) -> list[str]:
-    """Return why the ops of this folder do not run here."""
-    return _operands.cpu_refuses(*tensors)
-
-
-def layer_norm_grad(
-    g: torch.Tensor, x: torch.Tensor, mean: torch.Tensor, rstd: torch.Tensor, weight: torch.Tensor | None
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Return out [B, K, T, D], weight_grad [B, K, D] and bias_grad [B, K, D] of g [B, K, T, D]."""
-    out, sums = g.new_empty(g.shape), [g.new_empty(*g.shape[:2], g.shape[3]) for _ in range(2)]
-    layer_norm_grad_out(out, *sums, g, x, mean, rstd, weight)
-    return out, *sums
+refuses = _operands.cpu_refuses
+"""Why the ops of this folder do not run here."""
 
 
 def layer_norm_grad_out(
@@ -41,3 +31,7 @@ def layer_norm_grad_out(
     for destination, result in zip(given, results, strict=True):
         if result.data_ptr() != destination.data_ptr():
             destination.copy_(result)
+
+
+layer_norm_grad = _operands.into_new(reference.new_results, layer_norm_grad_out)
+"""The three results as new tensors: out [B, K, T, D], weight_grad [B, K, D], bias_grad [B, K, D]."""

@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import torch
 
+from twophase_fast.ops import _operands
 
-def layer_norm_grad(
-    g: torch.Tensor, x: torch.Tensor, mean: torch.Tensor, rstd: torch.Tensor, weight: torch.Tensor | None
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Return out [B, K, T, D], weight_grad [B, K, D] and bias_grad [B, K, D] of g [B, K, T, D]."""
-    out, sums = g.new_empty(g.shape), [g.new_empty(*g.shape[:2], g.shape[3]) for _ in range(2)]
-    layer_norm_grad_out(out, *sums, g, x, mean, rstd, weight)
-    return out, *sums
+
+def new_results(g: torch.Tensor, *_: object) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Return room for out [B, K, T, D], weight_grad [B, K, D] and bias_grad [B, K, D] of g [B, K, T, D]."""
+    sums = (*g.shape[:2], g.shape[3])
+    return g.new_empty(g.shape), g.new_empty(sums), g.new_empty(sums)
 
 
 def layer_norm_grad_out(
@@ -37,3 +36,7 @@ def layer_norm_grad_out(
     slope = (weighted * normalised).mean(-1, keepdim=True)
     rest = weighted - weighted.mean(-1, keepdim=True) - normalised * slope
     torch.mul(rest, scale.unsqueeze(1), out=out)
+
+
+layer_norm_grad = _operands.into_new(new_results, layer_norm_grad_out)
+"""The three results as new tensors: out [B, K, T, D], weight_grad [B, K, D], bias_grad [B, K, D]."""

@@ -48,21 +48,15 @@ def linear_input_grad_(
     _operands.same_size("outputs", ("g", g.shape[3]), ("weight", weight.shape[0]))
     samples, _, positions, _ = g.shape
     if scale is not None:
-        _checks.alike("scale", _checks.tensor("scale", scale), "g", g)
-        _checks.shape("scale", scale, (samples, positions, weight.shape[1]), "[B, T, I]")
+        _operands.check_like("scale", scale, (samples, positions, weight.shape[1]), "[B, T, I]", g)
     _operands.writable(out, (*g.shape[:3], weight.shape[1]), "[B, K, T, I]", ("g", g))
     operands = [_operands.plain(operand) for operand in (g, weight, scale)]
     torch.ops.twophase_fast.linear_input_grad_(out, *operands, bool(add), backend or "")
     return out
 
 
-def _fake_write(*_: object) -> None:
-    return None
-
-
 _library.define(
-    "linear_input_grad_(Tensor(a!) out, Tensor g, Tensor weight, Tensor? scale, bool add, str backend) -> ()",
-    fake=_fake_write,
+    "linear_input_grad_(Tensor(a!) out, Tensor g, Tensor weight, Tensor? scale, bool add, str backend) -> ()"
 )
 _dispatch.add(
     "linear_input_grad_",

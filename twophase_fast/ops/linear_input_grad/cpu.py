@@ -7,12 +7,8 @@ import torch
 from twophase_fast import _native
 from twophase_fast.ops import _operands
 
-
-def refuses(
-    out: torch.Tensor, g: torch.Tensor, weight: torch.Tensor, scale: torch.Tensor | None, add: bool
-) -> list[str]:
-    """Return why `linear_input_grad_` does not run here."""
-    return _operands.cpu_refuses(out, g, weight, scale)
+refuses = _operands.cpu_refuses
+"""Why the ops of this folder do not run here."""
 
 
 def linear_input_grad_(

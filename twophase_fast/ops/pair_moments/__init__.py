@@ -188,15 +188,15 @@ _dispatch.add(
     "pair_moments",
     reference=reference.pair_moments,
     cpu=cpu.pair_moments,
-    cpu_refuses=cpu.refuses_pair_moments,
+    cpu_refuses=cpu.refuses,
     triton=lazy("pair_moments", "pair_moments"),
-    triton_refuses=lambda xs, ys, runs: refuses(*xs, *ys),
+    triton_refuses=refuses,
 )
 _dispatch.add(
     "residual_moments",
     reference=reference.residual_moments,
     cpu=cpu.residual_moments,
-    cpu_refuses=cpu.refuses_residual_moments,
+    cpu_refuses=cpu.refuses,
     triton=lazy("pair_moments", "residual_moments"),
-    triton_refuses=lambda xs, ys, scale: refuses(*xs, *ys),
+    triton_refuses=refuses,
 )

@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import torch
 
 from twophase_fast import _native
+from twophase_fast.ops import _cpu
 from twophase_fast.ops._checks import ALL_FLOATS
-from twophase_fast.ops._cpu import refuses
 from twophase_fast.ops.pair_moments.layout import in_one_order
 
-
-def refuses_pair_moments(xs: list[torch.Tensor], ys: list[torch.Tensor], runs: int) -> list[str]:
-    """Return why `pair_moments` does not run here."""
-    return refuses(*xs, *ys, dtypes=ALL_FLOATS)
-
-
-def refuses_residual_moments(xs: list[torch.Tensor], ys: list[torch.Tensor], scale: float) -> list[str]:
-    """Return why `residual_moments` does not run here."""
-    return refuses(*xs, *ys, dtypes=ALL_FLOATS)
+refuses = partial(_cpu.refuses, dtypes=ALL_FLOATS)
+"""Why the ops of this folder do not run here."""
 
 
 def pair_moments(xs: list[torch.Tensor], ys: list[torch.Tensor], runs: int) -> torch.Tensor:

@@ -50,7 +50,7 @@ def per_sample_grad(
     inputs = (_operands.plain(a), _operands.plain(g), precision, backend or "")
     if out is None:
         return torch.ops.twophase_fast.per_sample_grad(*inputs)
-    _check_out(out, _linear_shape(a, g), "[N, C, p, d]", ("a", a))
+    _check_out(out, reference.linear_shape(a, g), "[N, C, p, d]", ("a", a))
     torch.ops.twophase_fast.per_sample_grad_out(out, *inputs)
     return out
 
@@ -110,7 +110,7 @@ def per_sample_conv_grad(
     inputs = (_operands.plain(x), _operands.plain(g), *numbers, groups, precision, backend or "")
     if out is None:
         return torch.ops.twophase_fast.per_sample_conv_grad(*inputs)
-    _check_out(out, _conv_shape(x, g, numbers[0], groups), "[N, C, Cout, Cin/groups, *kernel]", ("x", x))
+    _check_out(out, reference.conv_shape(x, g, numbers[0], groups), "[N, C, Cout, Cin/groups, *kernel]", ("x", x))
     torch.ops.twophase_fast.per_sample_conv_grad_out(out, *inputs)
     return out
 
@@ -176,52 +176,18 @@ def _check_out(out: torch.Tensor, shape: tuple[int, ...], axes: str, like: tuple
         )
 
 
-def _linear_shape(a: torch.Tensor, g: torch.Tensor) -> tuple[int, ...]:
-    return (*g.shape[:2], g.shape[3], a.shape[2])
-
-
-def _conv_shape(x: torch.Tensor, g: torch.Tensor, kernel: Sequence[int], groups: int) -> tuple[int, ...]:
-    return (*g.shape[:3], x.shape[1] // groups, *kernel)
-
-
-def _fake_linear(a: torch.Tensor, g: torch.Tensor, precision: str, backend: str) -> torch.Tensor:
-    return a.new_empty(_linear_shape(a, g))
-
-
-def _fake_conv(
-    x: torch.Tensor,
-    g: torch.Tensor,
-    kernel_size: Sequence[int],
-    stride: Sequence[int],
-    padding: Sequence[int],
-    dilation: Sequence[int],
-    groups: int,
-    precision: str,
-    backend: str,
-) -> torch.Tensor:
-    return x.new_empty(_conv_shape(x, g, kernel_size, groups))
-
-
-def _triton_refuses(*arguments: object) -> list[str]:
-    return refuses(*(argument for argument in arguments if isinstance(argument, torch.Tensor)))
-
-
-def _fake_write(*_: object) -> None:
-    return None
-
-
 _LINEAR = "Tensor a, Tensor g, str precision, str backend"
 _CONV = (
     "Tensor x, Tensor g, int[] kernel_size, int[] stride, int[] padding, int[] dilation, int groups, "
     "str precision, str backend"
 )
-_library.define(f"per_sample_grad({_LINEAR}) -> Tensor", fake=_fake_linear)
-_library.define(f"per_sample_grad_out(Tensor(a!) out, {_LINEAR}) -> ()", fake=_fake_write)
-_library.define(f"per_sample_conv_grad({_CONV}) -> Tensor", fake=_fake_conv)
-_library.define(f"per_sample_conv_grad_out(Tensor(a!) out, {_CONV}) -> ()", fake=_fake_write)
+_library.define(f"per_sample_grad({_LINEAR}) -> Tensor", fake=reference.new_linear)
+_library.define(f"per_sample_grad_out(Tensor(a!) out, {_LINEAR}) -> ()")
+_library.define(f"per_sample_conv_grad({_CONV}) -> Tensor", fake=reference.new_conv)
+_library.define(f"per_sample_conv_grad_out(Tensor(a!) out, {_CONV}) -> ()")
 _CPU_REFUSALS: dict[str, _dispatch.Refusal] = {
     "per_sample_grad": cpu.refuses,
-    "per_sample_grad_out": cpu.refuses_out,
+    "per_sample_grad_out": cpu.refuses,
     "per_sample_conv_grad": cpu.refuses_conv,
     "per_sample_conv_grad_out": cpu.refuses_conv_out,
 }
@@ -232,5 +198,5 @@ for _name, _refuses in _CPU_REFUSALS.items():
         cpu=getattr(cpu, _name),
         cpu_refuses=_refuses,
         triton=lazy("per_sample_grad", _name),
-        triton_refuses=_triton_refuses,
+        triton_refuses=refuses,
     )

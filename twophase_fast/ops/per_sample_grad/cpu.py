@@ -8,16 +8,10 @@ import torch
 
 from twophase_fast import _native
 from twophase_fast.ops import _operands
+from twophase_fast.ops.per_sample_grad import reference
 
-
-def refuses(a: torch.Tensor, g: torch.Tensor, precision: str) -> list[str]:
-    """Return why `per_sample_grad` does not run here."""
-    return _operands.cpu_refuses(a, g)
-
-
-def refuses_out(out: torch.Tensor, a: torch.Tensor, g: torch.Tensor, precision: str) -> list[str]:
-    """Return why `per_sample_grad_out` does not run here."""
-    return _operands.cpu_refuses(out, a, g)
+refuses = _operands.cpu_refuses
+"""Why `per_sample_grad` and `per_sample_grad_out` do not run here."""
 
 
 def refuses_conv(x: torch.Tensor, g: torch.Tensor, *_: object) -> list[str]:
@@ -31,32 +25,13 @@ def refuses_conv_out(out: torch.Tensor, x: torch.Tensor, g: torch.Tensor, *_: ob
     return refuses_conv(x, g)
 
 
-def per_sample_grad(a: torch.Tensor, g: torch.Tensor, precision: str) -> torch.Tensor:
-    """Return the gradients [N, C, p, d] of a [N, T, d], g [N, C, T, p]."""
-    out = a.new_empty(*g.shape[:2], g.shape[3], a.shape[2])
-    per_sample_grad_out(out, a, g, precision)
-    return out
-
-
 def per_sample_grad_out(out: torch.Tensor, a: torch.Tensor, g: torch.Tensor, precision: str) -> None:
     """Write the gradients to `out`, whose last axis is contiguous."""
     _native.call("linear_grad", out.numpy(), a.numpy(), g.numpy())
 
 
-def per_sample_conv_grad(
-    x: torch.Tensor,
-    g: torch.Tensor,
-    kernel_size: Sequence[int],
-    stride: Sequence[int],
-    padding: Sequence[int],
-    dilation: Sequence[int],
-    groups: int,
-    precision: str,
-) -> torch.Tensor:
-    """Return the gradient of every sample and class with respect to the weight of a convolution."""
-    out = x.new_empty(*g.shape[:3], x.shape[1] // groups, *kernel_size)
-    per_sample_conv_grad_out(out, x, g, kernel_size, stride, padding, dilation, groups, precision)
-    return out
+per_sample_grad = _operands.into_new(reference.new_linear, per_sample_grad_out)
+"""The gradients [N, C, p, d] of a [N, T, d], g [N, C, T, p], as a new tensor."""
 
 
 def per_sample_conv_grad_out(
@@ -77,3 +52,7 @@ def per_sample_conv_grad_out(
         axes = [[neutral, *axis] for neutral, axis in zip((1, 1, 0, 1), axes, strict=True)]
     geometry = [number for axis in axes for number in axis] + [groups]
     _native.call("conv_grad", out.flatten(3).numpy(), x.numpy(), g.numpy(), geometry)
+
+
+per_sample_conv_grad = _operands.into_new(reference.new_conv, per_sample_conv_grad_out)
+"""The gradient of every sample and class with respect to the weight of a convolution, as a new tensor."""

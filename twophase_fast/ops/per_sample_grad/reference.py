@@ -11,14 +11,18 @@ from collections.abc import Sequence
 import torch
 from torch.nn.functional import pad
 
+from twophase_fast.ops import _operands
 from twophase_fast.ops._ieee import ieee_float32
 
 
-def per_sample_grad(a: torch.Tensor, g: torch.Tensor, precision: str) -> torch.Tensor:
-    """Return the gradients [N, C, p, d] of a [N, T, d], g [N, C, T, p]."""
-    out = a.new_empty(*g.shape[:2], g.shape[3], a.shape[2])
-    per_sample_grad_out(out, a, g, precision)
-    return out
+def linear_shape(a: torch.Tensor, g: torch.Tensor) -> tuple[int, ...]:
+    """Return the shape of the gradients of linear maps, [N, C, p, d]."""
+    return (*g.shape[:2], g.shape[3], a.shape[2])
+
+
+def new_linear(a: torch.Tensor, g: torch.Tensor, *_: object) -> torch.Tensor:
+    """Return room for the gradients of linear maps, given the arguments of `per_sample_grad`."""
+    return a.new_empty(linear_shape(a, g))
 
 
 def per_sample_grad_out(out: torch.Tensor, a: torch.Tensor, g: torch.Tensor, precision: str) -> None:
@@ -28,7 +32,16 @@ def per_sample_grad_out(out: torch.Tensor, a: torch.Tensor, g: torch.Tensor, pre
             out[n] = g[n].mT @ a[n]
 
 
-def per_sample_conv_grad(
+per_sample_grad = _operands.into_new(new_linear, per_sample_grad_out)
+"""The gradients [N, C, p, d] of a [N, T, d], g [N, C, T, p], as a new tensor."""
+
+
+def conv_shape(x: torch.Tensor, g: torch.Tensor, kernel_size: Sequence[int], groups: int) -> tuple[int, ...]:
+    """Return the shape of the gradients of a convolution, [N, C, Cout, Cin/groups, *kernel]."""
+    return (*g.shape[:3], x.shape[1] // groups, *kernel_size)
+
+
+def new_conv(
     x: torch.Tensor,
     g: torch.Tensor,
     kernel_size: Sequence[int],
@@ -36,12 +49,10 @@ def per_sample_conv_grad(
     padding: Sequence[int],
     dilation: Sequence[int],
     groups: int,
-    precision: str,
+    *_: object,
 ) -> torch.Tensor:
-    """Return the gradient of every sample and class with respect to the weight of a convolution."""
-    out = x.new_empty(*g.shape[:3], x.shape[1] // groups, *kernel_size)
-    per_sample_conv_grad_out(out, x, g, kernel_size, stride, padding, dilation, groups, precision)
-    return out
+    """Return room for the gradients of a convolution, given the arguments of `per_sample_conv_grad`."""
+    return x.new_empty(conv_shape(x, g, kernel_size, groups))
 
 
 def per_sample_conv_grad_out(
@@ -64,6 +75,10 @@ def per_sample_conv_grad_out(
             columns = patches.reshape(groups, cin * taps, g.shape[3:].numel())
             rows = g[n].reshape(classes, groups, cout // groups, g.shape[3:].numel())
             out[n] = (rows @ columns.mT).reshape(out.shape[1:])
+
+
+per_sample_conv_grad = _operands.into_new(new_conv, per_sample_conv_grad_out)
+"""The gradient of every sample and class with respect to the weight of a convolution, as a new tensor."""
 
 
 def patches_of(

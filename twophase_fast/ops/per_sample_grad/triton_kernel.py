@@ -16,12 +16,14 @@ from typing import Any
 import torch
 import triton.language as tl
 
+from twophase_fast.ops import _operands
 from twophase_fast.ops._triton import modes
 from twophase_fast.ops._triton.aot import AotRow
 from twophase_fast.ops._triton.dot import dot
 from twophase_fast.ops._triton.kernel import Kernel, kernel
 from twophase_fast.ops._triton.launch import Launch, LaunchTable
 from twophase_fast.ops.factored_gram.triton_blocks import ACCUMULATORS, targets_of
+from twophase_fast.ops.per_sample_grad import reference
 from twophase_fast.ops.per_sample_grad.config import CONV, FEW_POSITIONS, LINEAR, OUTER
 
 
@@ -174,13 +176,6 @@ class Problem:
         )  # fmt: skip
 
 
-def per_sample_grad(a: torch.Tensor, g: torch.Tensor, precision: str) -> torch.Tensor:
-    """Return the gradients [N, C, p, d] of a [N, T, d], g [N, C, T, p]."""
-    out = a.new_empty(*g.shape[:2], g.shape[3], a.shape[2])
-    per_sample_grad_out(out, a, g, precision)
-    return out
-
-
 def per_sample_grad_out(out: torch.Tensor, a: torch.Tensor, g: torch.Tensor, precision: str) -> None:
     """Write the gradients to `out`, whose last axis is contiguous."""
     samples, classes, positions, outputs = g.shape
@@ -202,20 +197,8 @@ def per_sample_grad_out(out: torch.Tensor, a: torch.Tensor, g: torch.Tensor, pre
     ).run()
 
 
-def per_sample_conv_grad(
-    x: torch.Tensor,
-    g: torch.Tensor,
-    kernel_size: Sequence[int],
-    stride: Sequence[int],
-    padding: Sequence[int],
-    dilation: Sequence[int],
-    groups: int,
-    precision: str,
-) -> torch.Tensor:
-    """Return the gradient of every sample and class with respect to the weight of a convolution."""
-    out = x.new_empty(*g.shape[:3], x.shape[1] // groups, *kernel_size)
-    per_sample_conv_grad_out(out, x, g, kernel_size, stride, padding, dilation, groups, precision)
-    return out
+per_sample_grad = _operands.into_new(reference.new_linear, per_sample_grad_out)
+"""The gradients [N, C, p, d] of a [N, T, d], g [N, C, T, p], as a new tensor."""
 
 
 def per_sample_conv_grad_out(
@@ -254,6 +237,10 @@ def per_sample_conv_grad_out(
         cin * prod(kernel_size),
         modes.mode(precision, x.dtype),
     ).run()
+
+
+per_sample_conv_grad = _operands.into_new(reference.new_conv, per_sample_conv_grad_out)
+"""The gradient of every sample and class with respect to the weight of a convolution, as a new tensor."""
 
 
 def _three(of_axes: Sequence[int], neutral: int) -> tuple[int, ...]:

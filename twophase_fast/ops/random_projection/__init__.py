@@ -7,6 +7,8 @@ a long vector may be projected segment by segment, every segment with the offset
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 
 from twophase_fast._types import Backend, InputError, Precision
@@ -116,34 +118,25 @@ def _fake_random_projection(
     return x.new_empty(x.shape[0], directions)
 
 
-def _fake_write(*_: object) -> None:
-    return None
-
-
-def _triton_refuses(*arguments: object) -> list[str]:
-    tensors = (argument for argument in arguments if isinstance(argument, torch.Tensor))
-    return refuses(*tensors, dtypes=_checks.FLOATS)
-
-
 _NUMBERS = "int seed, int offset, str precision, str backend"
 _library.define(
     f"random_projection(Tensor x, int directions, {_NUMBERS}) -> Tensor",
     fake=_fake_random_projection,
 )
-_library.define(f"random_projection_(Tensor(a!) out, Tensor x, {_NUMBERS}) -> ()", fake=_fake_write)
+_library.define(f"random_projection_(Tensor(a!) out, Tensor x, {_NUMBERS}) -> ()")
 _dispatch.add(
     "random_projection",
     reference=reference.random_projection,
     cpu=cpu.random_projection,
     cpu_refuses=cpu.refuses,
     triton=lazy("random_projection", "random_projection"),
-    triton_refuses=_triton_refuses,
+    triton_refuses=partial(refuses, dtypes=_checks.FLOATS),
 )
 _dispatch.add(
     "random_projection_",
     reference=reference.random_projection_,
     cpu=cpu.random_projection_,
-    cpu_refuses=cpu.refuses_,
+    cpu_refuses=cpu.refuses,
     triton=lazy("random_projection", "random_projection_"),
-    triton_refuses=_triton_refuses,
+    triton_refuses=partial(refuses, dtypes=_checks.FLOATS),
 )

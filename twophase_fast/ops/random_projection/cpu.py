@@ -7,15 +7,8 @@ import torch
 from twophase_fast import _native
 from twophase_fast.ops import _cpu, _operands
 
-
-def refuses(x: torch.Tensor, directions: int, seed: int, offset: int, precision: str) -> list[str]:
-    """Return why `random_projection` does not run here."""
-    return _operands.cpu_refuses(x)
-
-
-def refuses_(out: torch.Tensor, x: torch.Tensor, seed: int, offset: int, precision: str) -> list[str]:
-    """Return why `random_projection_` does not run here."""
-    return _operands.cpu_refuses(out, x)
+refuses = _operands.cpu_refuses
+"""Why the ops of this folder do not run here."""
 
 
 def random_projection(x: torch.Tensor, directions: int, seed: int, offset: int, precision: str) -> torch.Tensor:
