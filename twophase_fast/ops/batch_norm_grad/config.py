@@ -51,8 +51,8 @@ def tile_of(chosen: Launch, channels: int, positions: int) -> Launch:
     Where rows do not start at wide loads every element has an address of its own: half as many then.
     """
     elements = chosen["ELEMENTS"] // (2 if positions > 1 and alignment(positions) == 1 else 1)
-    width = min(_power(positions), elements)
-    rows = min(_power(channels), elements // width, _MOST_CHANNELS)
+    width = min(power_of_two(positions), elements)
+    rows = min(power_of_two(channels), elements // width, _MOST_CHANNELS)
     return launch(CHANNELS=rows, POSITIONS=width, num_warps=chosen.num_warps, num_stages=chosen.num_stages)
 
 
@@ -62,5 +62,6 @@ def shared_out(cotangents: int, programs: int, processors: int) -> int:
     return -(-cotangents // groups)
 
 
-def _power(count: int) -> int:
+def power_of_two(count: int) -> int:
+    """Return the least power of two that is no less than a count."""
     return 1 << max(count - 1, 0).bit_length()
