@@ -52,9 +52,11 @@ def test_no_model_makes_the_host_wait(name, monkeypatch):
         monkeypatch.setattr(waiting, "meet", lambda what: None)
     model, inputs, options = MODEL_CASES[name]()
     for output in ("full", "trace"):
-        expected = tp.entk(model, inputs, output=output, **options)
-        kernel = tp.entk(move_(MODEL_CASES[name]()[0]), moved(inputs), output=output, **moved(options))
+        wanted = {"output": output, "return_info": True}
+        expected, there = tp.entk(model, inputs, **wanted, **options)
+        kernel, here = tp.entk(move_(MODEL_CASES[name]()[0]), moved(inputs), **wanted, **moved(options))
         assert_equal(kernel, expected)
+        assert here.plan.by_rule == there.plan.by_rule
 
 
 @pytest.mark.parametrize("name", ["small_cnn", "gpt_tied", "embedding_padding", "linear_3d"])

@@ -26,7 +26,7 @@ CASES = pytest.mark.parametrize("case", OP_CASES, ids=str)
 
 def tiers() -> list[tuple[str, str]]:
     """Backends that can run on CPU tensors, the C++ one once per instruction set."""
-    return [("reference", ""), *(("cpu", isa) for isa in _native.available_isas())]
+    return [("reference", ""), ("library", ""), *(("cpu", isa) for isa in _native.available_isas())]
 
 
 TIERS = pytest.mark.parametrize("tier", tiers(), ids="-".join)
