@@ -21,11 +21,8 @@ from twophase_fast.ntk.survey import Profile
 _TILES = (2048, 1024, 512, 256, 128, 64, 32, 16, 8, 4, 2)
 _CHUNKS = (1024, 512, 256, 128, 64, 32, 16, 8, 4, 2, 1)
 _AT_ONCE = (16, 4)  # outputs in one batched pull-back
-_LIBRARY_BYTES = 16 * MIB  # work areas of the kernels, of BLAS and of the threads
 _USABLE = 0.92  # of a budget: predictions are not exact
 _FRAGMENTS = 1.06  # what the allocator holds, relative to what was asked for
-_FLOWING = 2  # tensors of the largest size alive while cotangents flow
-
 _ROUNDING = 1e-9  # of sums of seconds
 _FORWARD = 0.7  # one forward pass relative to one pull-back of one output
 
@@ -41,6 +38,8 @@ class _Machine:
         node_seconds: Fixed cost of one node in a pull-back.
         batched_nodes: The same under a batched call of torch's engine, relatively.
         nodes_by_rule: The same by rule.
+        flowing: Tensors of the largest size alive while cotangents flow.
+        library_bytes: Work areas of the kernels, of BLAS and of the threads.
         weight_rate: Bytes per second of weights, which are read once per call.
         rate: Bytes per second of activations that are pulled back.
         flops: Per second.
@@ -52,14 +51,20 @@ class _Machine:
     node_seconds: float
     batched_nodes: float
     nodes_by_rule: float
+    flowing: int
+    library_bytes: int
     weight_rate: float
     rate: float
     flops: float
 
 
-_CPU = _Machine(256, 512 * MIB, 256 * MIB, 15e-6, 4.0, 8.0, 1e10, 2.5e9, 1e11)
-_GPU = _Machine(2048, 8192 * MIB, 1024 * MIB, 12e-6, 2.0, 2.0, 1e12, 1e12, 2e13)
-"""Rough rates of a data-centre GPU, from data sheets; not measured."""
+_CPU = _Machine(256, 512 * MIB, 256 * MIB, 15e-6, 4.0, 8.0, 2, 16 * MIB, 1e10, 2.5e9, 1e11)
+_GPU = _Machine(2048, 8192 * MIB, 1024 * MIB, 12e-6, 2.0, 8.0, 3, 96 * MIB, 1e12, 1e12, 2e13)
+"""Rough rates of a data-centre GPU, from data sheets; not measured.
+
+A node by rule costs the host what it costs with a CPU. What comes back through a convolution is memory of cuDNN's, also
+where it is then added to what another branch brought: three tensors. cuBLAS has 32 MiB of work area a stream.
+"""
 
 
 @dataclass(frozen=True)
@@ -208,7 +213,7 @@ class Sizer:
         sample may have to run as two.
         """
         program = self.program
-        flowing = _FLOWING * program.widest_bytes * shape.at_once
+        flowing = self.machine.flowing * program.widest_bytes * shape.at_once
         samples = max(shape.tile, min(2, self.task.samples))
         cotangents = (shape.chunk + (0 if self.in_place(shape) else shape.at_once)) * per_output
         return samples * (program.saved_bytes + 2 * program.widest_bytes + flowing + cotangents)
@@ -305,7 +310,7 @@ class _Meter:
 
     def __init__(self, sizer: Sizer, shape: _Shape) -> None:
         task = sizer.task
-        self._always = task.kernel_bytes + _LIBRARY_BYTES
+        self._always = task.kernel_bytes + sizer.machine.library_bytes
         self._base = sizer.transient(0, shape)
         self._per_byte = sizer.transient(1, shape) - self._base
         self._in_place, self._whole = sizer.in_place(shape), shape.tile >= task.samples
