@@ -6,10 +6,12 @@ from itertools import product
 
 import torch
 
+from twophase_fast.ops import _operands
 from twophase_fast.ops._triton.aot import AotRow
 from twophase_fast.ops._triton.launch import Key, Launch, launch
 from twophase_fast.ops._triton.modes import architecture
 from twophase_fast.ops._triton.split import multiprocessors
+from twophase_fast.ops.batch_norm_grad import reference
 from twophase_fast.ops.batch_norm_grad.config import (
     NORM,
     RELU,
@@ -24,20 +26,6 @@ from twophase_fast.ops.batch_norm_grad.kernels import add_blocks_kernel, batch_n
 
 _MANY = 2048  # channels, more than a tile has
 _NAMES = {"4": "fp32", "8": "fp64"}
-
-
-def batch_norm_grad(
-    g: torch.Tensor,
-    x: torch.Tensor,
-    mean: torch.Tensor,
-    rstd: torch.Tensor,
-    weight: torch.Tensor | None,
-    relu: torch.Tensor | None,
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Return out [N, C, K, *], weight_grad [N, C, K] and bias_grad [N, C, K] of g [N, C, K, *]."""
-    out, sums = g.new_empty(g.shape), [g.new_empty(g.shape[:3]) for _ in range(2)]
-    batch_norm_grad_out(out, *sums, g, x, mean, rstd, weight, relu)
-    return out, *sums
 
 
 def batch_norm_grad_out(
@@ -63,6 +51,10 @@ def batch_norm_grad_out(
     for given, result in zip((out, weight_grad, bias_grad), results, strict=True):
         if result is not given:
             given.copy_(result)
+
+
+batch_norm_grad = _operands.into_new(reference.new_results, batch_norm_grad_out)
+"""The three results as new tensors: out [N, C, K, *], weight_grad [N, C, K], bias_grad [N, C, K]."""
 
 
 def _scratch(results: list[torch.Tensor]) -> list[torch.Tensor]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import torch
 import triton.language as tl
 
+from twophase_fast.ops import _operands
 from twophase_fast.ops._triton.aot import AotRow
 from twophase_fast.ops._triton.kernel import kernel
 from twophase_fast.ops._triton.launch import Key, Launch, launch
@@ -17,6 +18,7 @@ from twophase_fast.ops._triton.modes import architecture
 from twophase_fast.ops._triton.split import multiprocessors
 from twophase_fast.ops.batch_norm_grad.config import alignment
 from twophase_fast.ops.batch_norm_grad.kernels import multiple
+from twophase_fast.ops.layer_norm_grad import reference
 from twophase_fast.ops.layer_norm_grad.config import ADDED_BLOCK, NORM, chunk_length, features_class, tile_of
 
 _MANY = 1 << 20  # positions, more than a tile has
@@ -86,15 +88,6 @@ def add_chunks_kernel(p_sums, p_parts, n_features, n_chunks, n_blocks, BLOCK: tl
     tl.store(p_sums + i_row * n_features + o_feature, b_sum, mask=mask)
 
 
-def layer_norm_grad(
-    g: torch.Tensor, x: torch.Tensor, mean: torch.Tensor, rstd: torch.Tensor, weight: torch.Tensor | None
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Return out [B, K, T, D], weight_grad [B, K, D] and bias_grad [B, K, D] of g [B, K, T, D]."""
-    out, sums = g.new_empty(g.shape), [g.new_empty(*g.shape[:2], g.shape[3]) for _ in range(2)]
-    layer_norm_grad_out(out, *sums, g, x, mean, rstd, weight)
-    return out, *sums
-
-
 def layer_norm_grad_out(
     out: torch.Tensor,
     weight_grad: torch.Tensor,
@@ -117,6 +110,10 @@ def layer_norm_grad_out(
     for given, result in zip((out, weight_grad, bias_grad), results, strict=True):
         if result is not given:
             given.copy_(result)
+
+
+layer_norm_grad = _operands.into_new(reference.new_results, layer_norm_grad_out)
+"""The three results as new tensors: out [B, K, T, D], weight_grad [B, K, D], bias_grad [B, K, D]."""
 
 
 def _scratch(results: list[torch.Tensor]) -> list[torch.Tensor]:
