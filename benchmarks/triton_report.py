@@ -21,11 +21,15 @@ _COLUMNS = ("op", "kernel", "row", "launch", "target", "registers", "spills", "s
 def main(arguments: list[str] | None = None) -> int:
     """Compile, print what is wrong, and write the report; returns 1 if a row breaks its promise."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.triton_report", description=__doc__.splitlines()[0])
-    parser.add_argument("--op", default=None, help="compile only this op's rows, and print them")
-    parser.add_argument("--save", action="store_true", help="with --op: also replace this op's rows in the report")
+    parser.add_argument("--op", nargs="+", default=None, help="compile only these ops' rows, and print them")
+    parser.add_argument("--save", action="store_true", help="with --op: also replace their rows in the report")
     options = parser.parse_args(arguments)
     pairs = [(row, target) for row in aot.rows() for target in row.targets]
-    compiled = {(str(row), target): aot.inspect(row, target) for row, target in pairs if options.op in (None, row.op)}
+    compiled = {
+        (str(row), target): aot.inspect(row, target)
+        for row, target in pairs
+        if options.op is None or row.op in options.op
+    }
     complaints = [
         f"{row} on {target}: {why}"
         for row, target in pairs

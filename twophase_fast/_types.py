@@ -13,7 +13,7 @@ import torch
 
 Output: TypeAlias = Literal["full", "trace", "diagonal", "sum"]
 Precision: TypeAlias = Literal["highest", "high", "medium"]
-Backend: TypeAlias = Literal["reference", "cpu", "triton"]
+Backend: TypeAlias = Literal["reference", "cpu", "library", "triton"]
 
 Inputs: TypeAlias = torch.Tensor | tuple[torch.Tensor, ...] | Mapping[str, torch.Tensor]
 ParameterFilter: TypeAlias = str | Sequence[str] | Callable[[str], bool] | None

@@ -2,7 +2,7 @@
 
 | variable | meaning |
 |---|---|
-| `TWOPHASE_BACKEND` | backend every op uses when none is named: `reference`, `cpu` or `triton` |
+| `TWOPHASE_BACKEND` | backend every op uses when none is named: `reference`, `cpu`, or `triton` with what serves GPUs |
 | `TWOPHASE_ISA` | highest instruction set in C++: `scalar`, `avx2`, `avx512`, `amx`; `amx-emulated` for tests |
 | `TWOPHASE_CACHE_DIR` | folder for calibration and autotuning results (default: `~/.cache/twophase_fast`) |
 | `TWOPHASE_AUTOTUNE` | `0`: Triton kernels take default launch configurations; `1` (default): the fastest, timed once |

@@ -168,6 +168,25 @@ def test_the_engine_takes_two_lanes_for_several_groups(gpu, output, monkeypatch)
     assert all(isinstance(tensor, Pretend) for tensor, _ in gpu.kept)
 
 
+@pytest.mark.parametrize("name", ["resnet20", "vit", "small_cnn"])
+def test_what_a_pull_back_by_rule_hands_over_is_kept_for_the_other_lane(gpu, name, monkeypatch):
+    """Cotangents that a rule left where they stay, and a normalisation's sums, too."""
+    model, inputs, options = MODEL_CASES[name]()
+    used, add = [], block.Block._add
+
+    def watched(self, accumulator, parameter, shelves):
+        used.extend(tensor for shelf in shelves for tensor in shelf.tensors())
+        add(self, accumulator, parameter, shelves)
+
+    monkeypatch.setattr(block.Block, "_add", watched)
+    monkeypatch.setattr(computation, "make_plan", in_groups(computation.make_plan, 2))
+    _, info = tp.entk(move_(model), moved(inputs), output="trace", return_info=True, **moved(options))
+    assert info.plan.by_rule
+    kept = {tensor.untyped_storage()._cdata for tensor, stream in gpu.kept if stream == "grams"}
+    assert used
+    assert {tensor.untyped_storage()._cdata for tensor in used} <= kept
+
+
 @pytest.mark.parametrize("budget", [None, "1 GB"])
 def test_one_lane_for_one_group_or_where_a_budget_holds_one(gpu, budget, monkeypatch):
     if budget is not None:

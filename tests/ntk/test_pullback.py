@@ -367,7 +367,7 @@ def test_factors_are_handed_over_as_they_arrive():
     [("mlp", True), ("vit", True), ("gpt_tied", True), ("tutorial_cnn", False)],
 )
 def test_torch_s_engine_alone_brings_the_same(monkeypatch, name, batched):
-    """What a GPU does: no rules, several outputs in one batched call where every node can be called so."""
+    """Without rules several outputs go in one batched call where every node can be called so."""
     monkeypatch.setattr("twophase_fast.ntk.route._by_rule", lambda *_: frozenset())
     model, x, _ = MODEL_CASES[name]()
     kernel, info = tp.entk(model, x, return_info=True)

@@ -50,9 +50,11 @@ def test_no_model_makes_the_host_wait(name, monkeypatch):
         monkeypatch.setattr(waiting, "meet", lambda what: None)
     model, inputs, options = MODEL_CASES[name]()
     for output in ("full", "trace"):
-        expected = tp.entk(model, inputs, output=output, **options)
-        kernel = tp.entk(move_(MODEL_CASES[name]()[0]), moved(inputs), output=output, **moved(options))
+        wanted = {"output": output, "return_info": True}
+        expected, there = tp.entk(model, inputs, **wanted, **options)
+        kernel, here = tp.entk(move_(MODEL_CASES[name]()[0]), moved(inputs), **wanted, **moved(options))
         assert_equal(kernel, expected)
+        assert here.plan.by_rule == there.plan.by_rule
 
 
 @pytest.mark.parametrize("name", ["small_cnn", "gpt_tied", "embedding_padding", "linear_3d"])
@@ -136,6 +138,19 @@ def test_a_gpu_takes_larger_tiles(monkeypatch):
 
     assert tile(model, many) <= 256
     assert tile(move_(model), moved(many)) == 700
+
+
+@pytest.mark.parametrize("name", ["small_cnn", "resnet20", "mlp", "vit"])
+def test_a_gpu_pulls_all_outputs_back_at_once(name):
+    model, inputs, _ = MODEL_CASES[name]()
+    plans = {}
+    for where, (net, x) in {"cpu": (model, inputs), "gpu": (move_(MODEL_CASES[name]()[0]), moved(inputs))}.items():
+        plans[where] = computation.Computation(function_of(net), batch_of(x), None, "trace", None, 2**33).prepare()
+    here, there = plans["gpu"], plans["cpu"]
+    assert here.by_rule
+    assert here.at_once == here.chunk == here.task.classes
+    assert here.task.asynchronous
+    assert here.peak_bytes > there.peak_bytes, "work areas of cuBLAS, and what cuDNN makes beside what is there"
 
 
 def function_of(model):

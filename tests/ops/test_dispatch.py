@@ -55,8 +55,33 @@ def test_a_failing_dispatch_gives_every_reason_of_every_backend():
 
 
 def test_an_unknown_backend_is_refused():
-    with pytest.raises(InputError, match="backend='cuda' is unknown; use None or one of 'triton', 'cpu', 'reference'"):
+    known = "'triton', 'cpu', 'library', 'reference'"
+    with pytest.raises(InputError, match=f"backend='cuda' is unknown; use None or one of {known}"):
         ops.gram(torch.ones(2, 3), backend="cuda")
+
+
+def test_where_a_library_serves_gpus_forcing_triton_means_it(monkeypatch):
+    g, weight = torch.ones(1, 1, 2, 3), torch.ones(3, 2)
+    out = torch.empty(1, 1, 2, 2)
+    monkeypatch.setenv("TWOPHASE_BACKEND", "triton")
+    arguments = (out, g, weight, None, False)
+    assert _dispatch.choose("linear_input_grad_", None, *arguments) == "library"
+    assert torch.equal(ops.linear_input_grad_(out, g, weight), torch.full_like(out, 3))
+    with pytest.raises(BackendError, match="triton: linear_input_grad_ has no triton implementation"):
+        ops.linear_input_grad_(out, g, weight, backend="triton")
+    with pytest.raises(BackendError, match="gram has no library implementation"):
+        _dispatch.choose("gram", "library", g[0, 0], None, "highest")
+
+
+def test_a_library_serves_gpus_only_where_there_is_no_kernel():
+    assert {op for op in _dispatch.ops() if "library" in _dispatch.backends(op)} == {
+        "batched_product_",
+        "conv_input_grad",
+        "conv_input_grad_",
+        "linear_input_grad_",
+    }
+    meta = [torch.ones(1, 1, 2, 2, device="meta") for _ in range(2)]
+    assert _dispatch.choose("linear_input_grad_", None, *meta, meta[0][0, 0], None, False) == "library"
 
 
 def test_every_op_has_a_reference():

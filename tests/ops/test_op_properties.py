@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.ops.helpers import EACH_TIER, force
+from tests.ops.helpers import TIERS, force
 from twophase_fast import _native
 from twophase_fast.ops import _dispatch
 from twophase_fast.ops._case import OpCase
@@ -23,6 +23,7 @@ from twophase_fast.ops._cases import OP_CASES
 
 ROOT = Path(__file__).parents[2]
 CASES = pytest.mark.parametrize("case", OP_CASES, ids=str)
+EACH_TIER = pytest.mark.parametrize("tier", [("library", ""), *TIERS], ids="-".join)
 
 
 def mapped(value, function):

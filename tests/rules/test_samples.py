@@ -107,6 +107,8 @@ TOGETHER = {
 
 
 ELSEWHERE = {  # in recurrent layers, on GPUs, or in other releases of torch
+    "CudnnBatchNormBackward0",
+    "MiopenBatchNormBackward0",
     *("AddBackward1", "SubBackward1", "TransposeBackward1"),
     *("ScaledDotProductEfficientAttentionBackward0", "ScaledDotProductFlashAttentionBackward0"),
 }

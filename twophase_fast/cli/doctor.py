@@ -89,7 +89,8 @@ def _backends() -> dict[str, str]:
     from twophase_fast import _native, settings
 
     chosen = settings.backend()
-    states = {"reference": "ready", "cpu": _native.missing() or "ready", "triton": _triton() or "ready"}
+    states = dict.fromkeys(("reference", "library"), "ready")
+    states |= {"cpu": _native.missing() or "ready", "triton": _triton() or "ready"}
     return {
         name: f"{state} (forced by TWOPHASE_BACKEND)" if name == chosen else state for name, state in states.items()
     }

@@ -314,9 +314,9 @@ def _like(rows: torch.Tensor) -> torch.Tensor:
 
 def _beside(rows: torch.Tensor, arrived: Sequence[_Buffer]) -> _Buffer:
     """Return a rule's result as a buffer: of the memory of what arrived where it is a view of that."""
-    start = rows.untyped_storage().data_ptr()
+    storage = rows.untyped_storage()._cdata  # tensors that wrap others have no address
     for buffer in arrived:
-        if buffer.rows.untyped_storage().data_ptr() == start:
+        if buffer.rows.untyped_storage()._cdata == storage:
             buffer.memory.readers += 1
             return _Buffer(rows, buffer.memory)
     return _Buffer(rows)

@@ -1,8 +1,8 @@
 """The way of cotangents through a graph: which nodes are run by `rules.backward`, and which by torch's engine.
 
 Nodes are taken by falling depth, so that a node's cotangent is complete when its turn comes. Neighbours that torch's
-engine runs make one step. Where no cotangent goes through a convolution or a linear layer on the CPU, the whole graph
-is left to it.
+engine runs make one step. Where no cotangent goes through a convolution or a linear layer, the whole graph is left to
+it.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ from itertools import groupby
 
 from torch.autograd.graph import Node
 
-from twophase_fast import settings
 from twophase_fast.ntk.graph import Graph, Place
 from twophase_fast.ntk.uses import UseSpec
 from twophase_fast.rules import backward
@@ -156,18 +155,12 @@ def _ways(graph: Graph, index: int, relevant: Collection[int]) -> dict[int, Plac
 
 
 def _by_rule(graph: Graph, order: Sequence[int], ways: Ways) -> frozenset[int]:
-    """Return the nodes to run by rule: none where no cotangent goes through a costly one on the CPU.
-
-    The ops that pull back have no Triton version, so that there are none either where Triton is asked for.
-    """
+    """Return the nodes to run by rule: none where no cotangent goes through a costly one."""
 
     def costly(indices: Iterable[int]) -> bool:
         return any(graph.nodes[index].name() in backward.COSTLY and ways[index] for index in indices)
 
-    elsewhere = graph.output.device.type != "cpu" or settings.backend() == "triton"
-    if elsewhere or not costly(order):
-        return frozenset()
-    if not numbered(graph, [graph.nodes[index] for index in order]):
+    if not costly(order) or not numbered(graph, [graph.nodes[index] for index in order]):
         return frozenset()
     blocks = len(graph.output)
     known = frozenset(index for index in order if backward.supports(graph.nodes[index], tuple(ways[index]), blocks))
@@ -197,7 +190,7 @@ def _norms_with_relu(
     for index in by_rule:
         above = readers.get(index, [])
         wanted = index in collected or (keep is not None and keep[0] == index)
-        if graph.nodes[index].name() != backward.BATCH_NORM or len(above) != 1 or wanted:
+        if graph.nodes[index].name() not in backward.BATCH_NORMS or len(above) != 1 or wanted:
             continue
         if graph.nodes[above[0]].name() == backward.RELU and above[0] in by_rule:
             found[index] = above[0]

@@ -14,10 +14,10 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
-from typing import NamedTuple
 
 from twophase_fast.ntk.calibration import Rates
 from twophase_fast.ntk.cost import PACKED_WIDTH, Method, Sizes
+from twophase_fast.ntk.meter import Bytes, Meter, Shape
 from twophase_fast.ntk.plan import MIB, Group, Plan, Task
 from twophase_fast.ntk.program import Cut, Program
 from twophase_fast.ntk.survey import Profile
@@ -25,14 +25,11 @@ from twophase_fast.ntk.survey import Profile
 _TILES = (2048, 1024, 512, 256, 128, 64, 32, 16, 8, 4, 2)
 _CHUNKS = (1024, 512, 256, 128, 64, 32, 16, 8, 4, 2, 1)
 _AT_ONCE = (16, 4)  # outputs in one batched pull-back
-_LIBRARY_BYTES = 4 * MIB  # work areas of the kernels, of BLAS and of the threads
 _PACKED_BYTES = 32 * MIB  # of a factor's copies, at most
 _ORDERS = 4  # of the largest weight, in other orders, are held by libraries and kernels
 _USABLE = 0.92  # of a budget: predictions are not exact
 _LEAST_SLICES = 64 * MIB  # enough for long products on a CPU
 _FRAGMENTS = 1.06  # what the allocator holds, relative to what was asked for
-_FLOWING = 2  # tensors of the largest size alive while cotangents flow
-
 _ROUNDING = 1e-9  # of sums of seconds
 _FORWARD = 0.7  # one forward pass relative to one pull-back of one output
 
@@ -48,6 +45,8 @@ class _Machine:
         node_seconds: Fixed cost of one node in a pull-back.
         batched_nodes: The same under a batched call of torch's engine, relatively.
         nodes_by_rule: The same by rule.
+        flowing: Tensors of the largest size alive while cotangents flow.
+        library_bytes: Work areas of the kernels, of BLAS and of the threads.
         weight_rate: Bytes per second of weights, which are read once per call.
         rate: Bytes per second of activations that are pulled back.
         flops: Per second.
@@ -60,46 +59,21 @@ class _Machine:
     node_seconds: float
     batched_nodes: float
     nodes_by_rule: float
+    flowing: int
+    library_bytes: int
     weight_rate: float
     rate: float
     flops: float
     kept_rate: float
 
 
-_CPU = _Machine(256, 512 * MIB, 256 * MIB, 15e-6, 4.0, 8.0, 1e10, 2.5e9, 1e11, 1e9)
-_GPU = _Machine(2048, 8192 * MIB, 1024 * MIB, 12e-6, 2.0, 2.0, 1e12, 1e12, 2e13, 1e12)
-"""Rough rates of a data-centre GPU, from data sheets; not measured."""
+_CPU = _Machine(256, 512 * MIB, 256 * MIB, 15e-6, 4.0, 8.0, 2, 4 * MIB, 1e10, 2.5e9, 1e11, 1e9)
+_GPU = _Machine(2048, 8192 * MIB, 1024 * MIB, 12e-6, 2.0, 8.0, 3, 96 * MIB, 1e12, 1e12, 2e13, 1e12)
+"""Rough rates of a data-centre GPU, from data sheets; not measured.
 
-
-@dataclass(frozen=True)
-class _Shape:
-    """How much is done at a time."""
-
-    tile: int
-    chunk: int
-    at_once: int
-
-
-class _Bytes(NamedTuple):
-    """Bytes of one parameter.
-
-    Attributes:
-        stored: Its factor, over all samples.
-        arrivals: Node position -> bytes of the cotangents that arrive there, per sample and output.
-        wide: The Jacobian that is materialised beside the factor.
-        narrow: A narrow Jacobian, which is collected with others for one product.
-        shrinks: Whether it is materialised, and its cotangents let go of, while the pull-back goes on.
-        passing: Whether its factor is complete before the pull-back ends.
-        packed: Copies of its factor that a kernel works on.
-    """
-
-    stored: int
-    arrivals: dict[int, int]
-    wide: int
-    narrow: int
-    shrinks: bool = False
-    passing: bool = False
-    packed: int = 0
+A node by rule costs the host what it costs with a CPU. What comes back through a convolution is memory of cuDNN's, also
+where it is then added to what another branch brought: three tensors. cuBLAS has 32 MiB of work area a stream.
+"""
 
 
 class Sizer:
@@ -118,7 +92,7 @@ class Sizer:
     ) -> None:
         self.profiles, self.task, self.program, self.budget = list(profiles), task, program, budget
         self.batched, self.rates, self.carried = batched, rates, carried
-        self._bytes: dict[int, list[_Bytes]] = {}
+        self._bytes: dict[int, list[Bytes]] = {}
         self._methods: dict[tuple[Sizes, int], Method] = {}
         self.machine = _GPU if task.asynchronous else _CPU
         self.slice_bytes = min(self.machine.slice_bytes, max(budget // 6, 1))
@@ -128,7 +102,7 @@ class Sizer:
         self._once = program.saved_bytes / self.machine.rate + flops / self.machine.flops
         self._node = self.machine.node_seconds * program.nodes + weights / self.machine.weight_rate
         largest = max((sizes.elements for sizes in read), default=0)
-        self.always = task.kernel_bytes + _LIBRARY_BYTES + _ORDERS * largest * task.itemsize
+        self.always = task.kernel_bytes + self.machine.library_bytes + _ORDERS * largest * task.itemsize
         lowest = min((p.bottom for p in self.profiles), default=None)
         self._least_share = 1.0 if lowest is None else program.share(None, lowest)
 
@@ -158,21 +132,21 @@ class Sizer:
                 found, least = (seconds, position, groups), seconds
         return (None, math.inf) if found is None else (self._plan(shapes[found[1]], found[2]), found[0])
 
-    def _shapes(self, tile: int | None) -> list[_Shape]:
+    def _shapes(self, tile: int | None) -> list[Shape]:
         largest = max(self.task.rows, self.task.columns or 0)
         tiles = [tile] if tile else [largest, *(t for t in _TILES if t < min(largest, self.machine.tile + 1))]
         classes = self.task.classes
         chunks = [classes, *(c for c in _CHUNKS if c < classes and self.task.output != "full")]
         most = [classes] if self.program.by_rule else []
         together = [a for a in (*most, *_AT_ONCE) if self.batched]
-        shapes = [_Shape(t, c, a) for t, c in product(tiles, chunks) for a in {1, *(min(a, c) for a in together)}]
+        shapes = [Shape(t, c, a) for t, c in product(tiles, chunks) for a in {1, *(min(a, c) for a in together)}]
         return sorted(shapes, key=lambda s: (-s.tile, -s.chunk, -s.at_once))
 
-    def _plan(self, shape: _Shape, groups: tuple[Group, ...]) -> Plan:
+    def _plan(self, shape: Shape, groups: tuple[Group, ...]) -> Plan:
         sizes = dict(zip((p.name for p in self.profiles), self.bytes_of(shape.chunk)))
         peak = 0
         for group in groups:
-            meter = _Meter(self, shape)
+            meter = Meter(self, shape)
             for name in group.names:
                 meter.add(sizes[name])
             peak = max(peak, self.peak(meter.most, shape, group.start, group.keep))
@@ -181,7 +155,7 @@ class Sizer:
         others = self.always + self.graph_bytes(shape)
         return Plan(self.task, side, *how, by_rule=self.program.by_rule, array_bytes=max(peak - others, 0))
 
-    def bytes_of(self, chunk: int) -> list[_Bytes]:
+    def bytes_of(self, chunk: int) -> list[Bytes]:
         """Bytes of every parameter, where `chunk` outputs are pulled back together."""
         if chunk not in self._bytes:
             methods = {p.name: self._method(p, chunk) for p in self.profiles}
@@ -194,9 +168,9 @@ class Sizer:
             self._methods[key] = profile.sizes.choose(task.output, chunk, task.rows, task.partners, self.rates)
         return self._methods[key]
 
-    def _measure(self, profile: Profile, chunk: int, methods: Mapping[str, Method]) -> _Bytes:
+    def _measure(self, profile: Profile, chunk: int, methods: Mapping[str, Method]) -> Bytes:
         if methods.get(self.carried.get(profile.name, "")) == "factored":
-            return _Bytes(0, profile.arrivals, 0, 0, passing=profile.passing)
+            return Bytes(0, profile.arrivals, 0, 0, passing=profile.passing)
         task, elements = self.task, profile.sizes.elements
         each = profile.stored_bytes(chunk, task.itemsize)
         jacobian = elements * chunk * task.itemsize * task.rows
@@ -210,44 +184,44 @@ class Sizer:
         passing = profile.passing and smaller, profile.passing
         stored = each * task.samples
         packed = min(stored, _PACKED_BYTES) if methods[profile.name] == "factored" else 0
-        return _Bytes(stored, profile.arrivals, wide_bytes, narrow_bytes, *passing, packed)
+        return Bytes(stored, profile.arrivals, wide_bytes, narrow_bytes, *passing, packed)
 
     def at_cuts(self, chunk: int, start: Cut | None, keep: Cut | None) -> int:
         """Bytes of the cotangents at cuts: those kept replace those used up, tile by tile."""
         return self.task.samples * chunk * max((cut.bytes for cut in (start, keep) if cut is not None), default=0)
 
-    def slices(self, shape: _Shape) -> int:
+    def slices(self, shape: Shape) -> int:
         """Largest slice of a Jacobian: on a CPU those that come after the last tile need no more than that tile did."""
         if self.task.asynchronous:
             return self.slice_bytes
         return min(self.slice_bytes, max(_LEAST_SLICES, self.transient(0, shape)))
 
-    def adds_at_once(self, shape: _Shape) -> bool:
+    def adds_at_once(self, shape: Shape) -> bool:
         """Whether blocks are added as factors come, which are not kept then."""
         return shape.tile >= self.task.samples and not self.task.asynchronous
 
-    def in_place(self, shape: _Shape) -> bool:
+    def in_place(self, shape: Shape) -> bool:
         """Whether rules write cotangents where they stay."""
         return self.program.by_rule and shape.at_once == shape.chunk
 
-    def transient(self, per_output: int, shape: _Shape) -> int:
+    def transient(self, per_output: int, shape: Shape) -> int:
         """Bytes of one tile's graph and cotangents, where the group pulls back `per_output` bytes per sample.
 
         Cotangents that just arrived are there twice, unless the rules wrote them where they stay; and a tile of one
         sample may have to run as two.
         """
-        flowing = _FLOWING * self.program.widest_bytes * shape.at_once
+        flowing = self.machine.flowing * self.program.widest_bytes * shape.at_once
         cotangents = (shape.chunk + (0 if self.in_place(shape) else shape.at_once)) * per_output
         return self.graph_bytes(shape) + self._tile(shape) * (flowing + cotangents)
 
-    def graph_bytes(self, shape: _Shape) -> int:
+    def graph_bytes(self, shape: Shape) -> int:
         """Bytes of one tile's graph."""
         return self._tile(shape) * (self.program.saved_bytes + 2 * self.program.widest_bytes)
 
-    def _tile(self, shape: _Shape) -> int:
+    def _tile(self, shape: Shape) -> int:
         return max(shape.tile, min(2, self.task.samples))
 
-    def groups(self, shape: _Shape, limit: float = math.inf) -> tuple[Group, ...] | None:
+    def groups(self, shape: Shape, limit: float = math.inf) -> tuple[Group, ...] | None:
         """Return the fewest groups of neighbours that fit.
 
         None where one parameter alone does not fit, or so many groups take more than `limit` seconds.
@@ -269,15 +243,15 @@ class Sizer:
             first, start = last, keep or start
         return tuple(groups)
 
-    def _one_group_fits(self, shape: _Shape) -> bool:
-        meter = _Meter(self, shape)
+    def _one_group_fits(self, shape: Shape) -> bool:
+        meter = Meter(self, shape)
         for size in self.bytes_of(shape.chunk):
             meter.add(size)
         return self._fits(meter, shape)
 
-    def _extend(self, first: int, start: Cut | None, shape: _Shape) -> tuple[int | None, Cut | None]:
+    def _extend(self, first: int, start: Cut | None, shape: Shape) -> tuple[int | None, Cut | None]:
         """Return the end of the longest group that starts at profile `first`, and the cut it keeps."""
-        meter, most = _Meter(self, shape), []
+        meter, most = Meter(self, shape), []
         for size in self.bytes_of(shape.chunk)[first:]:
             meter.add(size)
             if not self._fits(meter, shape):
@@ -291,34 +265,34 @@ class Sizer:
                 return last, keep
         return None, None
 
-    def _fits(self, meter: _Meter, shape: _Shape) -> bool:
+    def _fits(self, meter: Meter, shape: Shape) -> bool:
         """Whether a group fits where nothing is kept at cuts, with a tile that is not wastefully large."""
         small = shape.tile <= 2 or self.adds_at_once(shape) or meter.transient <= self.machine.transient_bytes
         return small and self.peak(meter.most, shape, None, None) <= _USABLE * self.budget
 
-    def peak(self, most: int, shape: _Shape, start: Cut | None, keep: Cut | None) -> int:
+    def peak(self, most: int, shape: Shape, start: Cut | None, keep: Cut | None) -> int:
         """Bytes at the peak of a group that takes `most` bytes beside the cotangents at cuts."""
         return int(_FRAGMENTS * (self.at_cuts(shape.chunk, start, keep) + most))
 
-    def seconds(self, groups: Sequence[Group], shape: _Shape) -> float:
+    def seconds(self, groups: Sequence[Group], shape: Shape) -> float:
         """Return a rough time for forwards, pull-backs and keeping factors, good enough to compare plans."""
         forward, pull = self._pass_seconds(shape)
         return self._keeping_seconds(shape) + sum(forward + group.share * pull for group in groups)
 
-    def _least_seconds(self, shape: _Shape, groups: int = 1) -> float:
+    def _least_seconds(self, shape: Shape, groups: int = 1) -> float:
         """Return what so many groups do not go below: a forward pass each, and pull-backs that share the work."""
         forward, pull = self._pass_seconds(shape)
         least = self._keeping_seconds(shape) + groups * forward + self._least_share * pull
         return least * (1 - _ROUNDING)
 
-    def _keeping_seconds(self, shape: _Shape) -> float:
+    def _keeping_seconds(self, shape: Shape) -> float:
         """Return the seconds it takes to write factors where they wait for those of the other tiles."""
         if self.adds_at_once(shape):
             return 0.0
         chunks = -(-self.task.classes // shape.chunk)
         return chunks * sum(size.stored for size in self.bytes_of(shape.chunk)) / self.machine.kept_rate
 
-    def _pass_seconds(self, shape: _Shape) -> tuple[float, float]:
+    def _pass_seconds(self, shape: Shape) -> tuple[float, float]:
         """Return the seconds of all forward passes of a group, and of a whole pull-back."""
         task = self.task
         chunks = -(-task.classes // shape.chunk)
@@ -340,66 +314,3 @@ class Sizer:
             fits = self.with_budget(middle).best(tile)[0] is not None
             low, high = (low, middle) if fits else (middle, high)
         return high
-
-
-class _Meter:
-    """Bytes of a group that grows parameter by parameter."""
-
-    def __init__(self, sizer: Sizer, shape: _Shape) -> None:
-        task = sizer.task
-        self._always = sizer.always
-        self._base = sizer.transient(0, shape)
-        self._per_byte = sizer.transient(1, shape) - self._base
-        self._in_place, self._whole = sizer.in_place(shape), shape.tile >= task.samples
-        self._adds_at_once = sizer.adds_at_once(shape)
-        self._slices = 1 if task.columns is None else 2
-        self._largest_slice = sizer.slices(shape)
-        self._stored = self._passed = self._arriving = self._passing_most = 0
-        self._arrivals: dict[int, int] = {}
-        self._passing: dict[int, int] = {}
-        self._wide = self._narrow = self._one = 0
-        self._per_alive = shape.tile * shape.at_once
-        self._alive = sizer.program.alive
-        self._flowing = self._per_alive * max(self._alive.values(), default=0)
-        self._graph = sizer.graph_bytes(shape)
-
-    def add(self, more: _Bytes) -> None:
-        """Add one parameter."""
-        self._stored += more.stored
-        arrived = 0 if more.shrinks else self._per_byte * sum(more.arrivals.values())  # is a part of the factor
-        one = more.stored - min(arrived, more.stored) + min(self._largest_slice, more.wide) + more.packed
-        self._one = max(self._one, one)
-        if more.passing:
-            meanwhile = self._per_alive * max((self._alive.get(node, 0) for node in more.arrivals), default=0)
-            self._flowing = max(self._flowing, meanwhile + one)
-        if self._in_place and (more.passing if self._adds_at_once else more.shrinks):
-            self._passed += more.stored
-            self._passing.update(more.arrivals)
-            alone = [count for node, count in more.arrivals.items() if node not in self._arrivals]
-            self._passing_most = max(self._passing_most, *alone, 0)
-        else:
-            for node, count in more.arrivals.items():  # parameters of one node share its cotangents
-                self._arriving += count - self._arrivals.get(node, 0)
-                self._arrivals[node] = count
-            if not self._passing.keys().isdisjoint(more.arrivals):
-                alone = [count for node, count in self._passing.items() if node not in self._arrivals]
-                self._passing_most = max(alone, default=0)
-        self._wide = max(self._wide, more.wide)
-        self._narrow += more.narrow
-
-    @property
-    def transient(self) -> int:
-        """Bytes of one tile's graph and cotangents, and of the factors that are made and used up meanwhile."""
-        if self._adds_at_once and self._in_place:
-            return self._graph + self._flowing + self._per_byte * self._arriving
-        return self._base + self._per_byte * (self._arriving + self._passing_most)
-
-    @property
-    def most(self) -> int:
-        """Bytes at the peak, less cotangents at cuts; where one tile holds all samples, its own are the factors."""
-        if self._adds_at_once:
-            last = 0 if self._in_place else self._one
-            return self._always + self.transient + last + min(self._largest_slice, self._narrow)
-        slices = self._slices * min(self._largest_slice, max(self._wide, self._narrow))
-        kept = self._passed if self._whole else self._stored
-        return self._always + max(kept + self.transient, self._stored + slices)

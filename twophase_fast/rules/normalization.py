@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 
 from twophase_fast.rules._registry import Use, rule
+from twophase_fast.rules._saved import epsilon
 from twophase_fast.rules.elementwise import reduce_to_slot
 from twophase_fast.rules.factors import Dense, Factor
 
@@ -50,12 +51,8 @@ def batch_norm(use: Use) -> Factor | None:
         return None
     x = node._saved_input.detach()
     view = [1, -1] + [1] * (x.dim() - 2)
-    rstd = (node._saved_running_var + _epsilon(node)).rsqrt()
+    rstd = (node._saved_running_var + epsilon(node)).rsqrt()
     return _per_channel(use, (x - node._saved_running_mean.view(view)) * rstd.view(view))
-
-
-def _epsilon(node: torch.autograd.graph.Node) -> float:
-    return node._saved_eps if hasattr(node, "_saved_eps") else node._saved_epsilon
 
 
 @rule("NativeGroupNormBackward0")

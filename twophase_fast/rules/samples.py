@@ -211,7 +211,7 @@ _KINDS: dict[Callable[[Passage, int], Layout | None], tuple[str, ...]] = {
     ),
     _over_last(3): _names("PixelShuffle", "PixelUnshuffle"),
     _layer_norm: _names("NativeLayerNorm"),
-    _batch_norm: _names("NativeBatchNorm"),
+    _batch_norm: _names("NativeBatchNorm", "CudnnBatchNorm", "MiopenBatchNorm"),
     _per_image: _names("Convolution", "NativeGroupNorm"),
     _attention: _names(
         *("ScaledDotProductFlashAttentionForCpu", "ScaledDotProductFlashAttention"),

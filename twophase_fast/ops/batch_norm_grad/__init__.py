@@ -1,14 +1,17 @@
 """`batch_norm_grad`, `relu_grad_`: backward of BatchNorm in evaluation mode and of ReLU for C cotangents a sample.
 
-Both are bound by memory: on CPU tensors C++ makes one pass, on CUDA tensors the definition in plain torch runs.
+Both are bound by memory: C++ on CPU tensors and Triton on CUDA tensors make one pass.
 """
 
 from __future__ import annotations
+
+from functools import partial
 
 import torch
 
 from twophase_fast._types import Backend
 from twophase_fast.ops import _checks, _dispatch, _library, _operands
+from twophase_fast.ops._triton.backend import lazy, refuses
 from twophase_fast.ops.batch_norm_grad import cpu, reference
 
 
@@ -30,8 +33,8 @@ def batch_norm_grad(
     out[n,c,k,t] = h[n,c,k,t]·weight[k]·rstd[k];   bias_grad[n,c,k] = Σ_t h[n,c,k,t];
     weight_grad[n,c,k] = Σ_t h[n,c,k,t]·(x[n,k,t] − mean[k])·rstd[k].
 
-    Sums are in the dtype of `g`, on CPU tensors bitwise the same for any number of threads. Contiguous operands are
-    read in place, others are copied first.
+    Sums are in the dtype of `g`, bitwise the same on every call and for any number of threads. Contiguous operands
+    are read in place, others are copied first.
 
     Args:
         g: Cotangents behind the ReLU, or behind the BatchNorm, `[N, C, K, *spatial]`, float32 or float64.
@@ -42,7 +45,7 @@ def batch_norm_grad(
         relu: Results of the ReLU `[N, K, *spatial]`; None if there is none.
         out: Where to write the first result, like `g`: `g` itself, or memory that shares nothing with the operands.
             None: new memory.
-        backend: `"reference"`, `"cpu"`, or None for the first that fits; there is no Triton version.
+        backend: `"reference"`, `"cpu"`, `"triton"`, or None for the first that fits.
 
     Returns:
         out `[N, C, K, *spatial]`, weight_grad `[N, C, K]`, bias_grad `[N, C, K]`, dtype and device of `g`, without
@@ -72,7 +75,7 @@ def relu_grad_(g: torch.Tensor, relu: torch.Tensor, *, backend: Backend | None =
     Args:
         g: Cotangents behind the ReLU `[N, C, *]`, float32 or float64; overwritten by those before it.
         relu: Inputs or results of the ReLU `[N, *]`, dtype and device of `g`.
-        backend: `"reference"`, `"cpu"`, or None for the first that fits; there is no Triton version.
+        backend: `"reference"`, `"cpu"`, `"triton"`, or None for the first that fits.
 
     Returns:
         `g` itself.
@@ -106,4 +109,11 @@ _library.define(f"batch_norm_grad({_OPERANDS}) -> (Tensor, Tensor, Tensor)", fak
 _library.define(f"batch_norm_grad_out({_RESULTS}, {_OPERANDS}) -> ()")
 _library.define("relu_grad_(Tensor(a!) g, Tensor relu, str backend) -> ()")
 for _name in ("batch_norm_grad", "batch_norm_grad_out", "relu_grad_"):
-    _dispatch.add(_name, reference=getattr(reference, _name), cpu=getattr(cpu, _name), cpu_refuses=cpu.refuses)
+    _dispatch.add(
+        _name,
+        reference=getattr(reference, _name),
+        cpu=getattr(cpu, _name),
+        cpu_refuses=cpu.refuses,
+        triton=lazy("batch_norm_grad", _name),
+        triton_refuses=partial(refuses, dtypes=_checks.FLOATS),
+    )

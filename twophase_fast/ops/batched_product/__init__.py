@@ -6,7 +6,7 @@ import torch
 
 from twophase_fast._types import Backend, InputError
 from twophase_fast.ops import _checks, _dispatch, _library, _operands
-from twophase_fast.ops.batched_product import cpu, reference
+from twophase_fast.ops.batched_product import cpu, library, reference
 
 
 def batched_product_(
@@ -17,14 +17,15 @@ def batched_product_(
     out[b,k,h] = left[b,k,h]·right[b,k,h]
 
     What pulls K cotangents per sample back through a batched product or attention of H heads. Sums are in the dtype of
-    the operands, on CPU tensors bitwise the same for any number of threads. Operands and `out` have any strides;
-    nothing is copied, and an operand with K = 1 is read once.
+    the operands, on CPU tensors bitwise the same for any number of threads. Operands and `out` have any strides; an
+    operand with K = 1 is read once. On the CPU nothing is copied.
 
     Args:
         out: Where the products go `[B, K, H, n, q]`; shares no memory with the operands.
         left: `[B, K, H, n, p]` or `[B, 1, H, n, p]`, float32 or float64, dtype and device of `out`.
         right: `[B, K, H, p, q]` or `[B, 1, H, p, q]`, likewise.
-        backend: `"reference"`, `"cpu"`, or None for the first that fits; there is no Triton version.
+        backend: `"reference"`, `"cpu"`, `"library"`, or None for the first that fits; there is no Triton version: a
+            GPU runs `"library"`, cuBLAS's batched product in IEEE float32.
 
     Returns:
         `out`.
@@ -58,4 +59,5 @@ _dispatch.add(
     reference=reference.batched_product_,
     cpu=cpu.batched_product_,
     cpu_refuses=cpu.refuses,
+    library=library.batched_product_,
 )

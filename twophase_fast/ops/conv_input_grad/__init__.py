@@ -8,7 +8,7 @@ import torch
 
 from twophase_fast._types import Backend, InputError, Precision
 from twophase_fast.ops import _checks, _dispatch, _library, _operands
-from twophase_fast.ops.conv_input_grad import cpu, reference
+from twophase_fast.ops.conv_input_grad import cpu, library, reference
 
 
 def conv_input_grad(
@@ -42,9 +42,10 @@ def conv_input_grad(
         dilation: Step between taps, likewise.
         groups: Number of groups of channels, as in `torch.nn.Conv2d`.
         precision: `"highest"` rounds like plain torch; `"high"` and `"medium"` allow larger tiles of Winograd's on the
-            CPU, whose relative error in float32 is about 1e-6.
-        backend: `"reference"`, `"cpu"`, or None for the first that fits. There is no Triton version: on a GPU the
-            reference is cuDNN's own pull-back.
+            CPU, whose relative error in float32 is about 1e-6. On a GPU `"high"` runs as `"highest"`, `"medium"` in
+            TF32.
+        backend: `"reference"`, `"cpu"`, `"library"`, or None for the first that fits. There is no Triton version: a
+            GPU runs `"library"`, cuDNN's own pull-back.
 
     Returns:
         The gradients `[B, Cin, *size]`, contiguous, dtype and device of `g`, without gradient.
@@ -202,10 +203,12 @@ _dispatch.add(
     reference=reference.conv_input_grad,
     cpu=cpu.conv_input_grad,
     cpu_refuses=cpu.refuses,
+    library=library.conv_input_grad,
 )
 _dispatch.add(
     "conv_input_grad_",
     reference=reference.conv_input_grad_,
     cpu=cpu.conv_input_grad_,
     cpu_refuses=cpu.refuses_write,
+    library=library.conv_input_grad_,
 )

@@ -2,7 +2,7 @@
 
 out[b,i,y] = Σ_{o,k} g[b,o,q] weight[o,i,k] over the positions q with q·stride + k·dilation − padding = y
 
-That is torch's transposed convolution, cuDNN's on a GPU. Rows of the input that no output position reaches, because
+That is torch's transposed convolution. Rows of the input that no output position reaches, because
 the last step of the stride would leave the image, are its output padding.
 """
 
@@ -49,14 +49,14 @@ def conv_input_grad_(
 ) -> None:
     """Write the gradients to `out`, or add them to it."""
     with ieee_convolutions():
-        pulled = _transposed(g, weight, out.shape[2:], stride, padding, dilation, groups)
+        pulled = transposed(g, weight, out.shape[2:], stride, padding, dilation, groups)
     if add:
         out += pulled
     else:
         out.copy_(pulled)
 
 
-def _transposed(
+def transposed(
     g: torch.Tensor,
     weight: torch.Tensor,
     size: Sequence[int],
@@ -65,11 +65,12 @@ def _transposed(
     dilation: Sequence[int],
     groups: int,
 ) -> torch.Tensor:
+    """Return the gradients [B, Cin, *size] in whatever precision torch's convolutions have now."""
     rest = [
         extent - ((positions - 1) * step - 2 * pad + gap * (taps - 1) + 1)
         for extent, positions, taps, step, pad, gap in zip(
             size, g.shape[2:], weight.shape[2:], stride, padding, dilation, strict=True
         )
     ]
-    transposed = _TRANSPOSED[len(size)]
-    return transposed(g, weight, None, list(stride), list(padding), rest, groups, list(dilation))
+    convolve = _TRANSPOSED[len(size)]
+    return convolve(g, weight, None, list(stride), list(padding), rest, groups, list(dilation))

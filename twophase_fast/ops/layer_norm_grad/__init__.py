@@ -1,6 +1,6 @@
 """`layer_norm_grad`: the backward of LayerNorm over the last axis for K cotangents of each sample.
 
-It is bound by memory: on CPU tensors C++ makes one pass, on CUDA tensors the definition in plain torch runs.
+It is bound by memory: C++ on CPU tensors and Triton on CUDA tensors make one pass.
 """
 
 from __future__ import annotations
@@ -9,7 +9,9 @@ import torch
 
 from twophase_fast._types import Backend
 from twophase_fast.ops import _checks, _dispatch, _library, _operands
+from twophase_fast.ops._triton.backend import lazy, refuses
 from twophase_fast.ops.layer_norm_grad import cpu, reference
+from twophase_fast.ops.layer_norm_grad.config import MOST_FEATURES
 
 
 def layer_norm_grad(
@@ -27,8 +29,8 @@ def layer_norm_grad(
     gw = g·weight;   out[b,k,t,:] = rstd[b,t]·(gw − mean_d(gw) − x̂·mean_d(gw·x̂));
     weight_grad[b,k,:] = Σ_t g[b,k,t,:]·x̂[b,t,:];   bias_grad[b,k,:] = Σ_t g[b,k,t,:].
 
-    Sums are in the dtype of `g`, on CPU tensors bitwise the same for any number of threads. Contiguous operands are
-    read in place, others are copied first.
+    Sums are in the dtype of `g`, bitwise the same on every call and for any number of threads. Contiguous operands
+    are read in place, others are copied first.
 
     Args:
         g: Cotangents behind the normalisation `[B, K, T, D]`, float32 or float64.
@@ -38,7 +40,8 @@ def layer_norm_grad(
         weight: Scales `[D]`; None for ones.
         out: Where to write the first result, like `g`: `g` itself, or memory that shares nothing with the operands.
             None: new memory.
-        backend: `"reference"`, `"cpu"`, or None for the first that fits; there is no Triton version.
+        backend: `"reference"`, `"cpu"`, `"triton"` (up to 8192 features in float32, 2048 in float64), or None for the
+            first that fits.
 
     Returns:
         out `[B, K, T, D]`, weight_grad `[B, K, D]`, bias_grad `[B, K, D]`, dtype and device of `g`, without gradient;
@@ -79,9 +82,25 @@ def _check(
     return statistics["mean"].reshape(samples, positions), statistics["rstd"].reshape(samples, positions)
 
 
+def _triton_refuses(first: torch.Tensor, *others: torch.Tensor | None) -> list[str]:
+    """Return why the Triton version does not run here; the first operand, cotangents or result, has the features."""
+    most = MOST_FEATURES.get(first.element_size(), 0)
+    wide = (
+        [f"{first.shape[-1]} features; the kernel holds whole rows of up to {most}"] if first.shape[-1] > most else []
+    )
+    return [*refuses(first, *others, dtypes=_checks.FLOATS), *wide]
+
+
 _OPERANDS = "Tensor g, Tensor x, Tensor mean, Tensor rstd, Tensor? weight, str backend"
 _RESULTS = "Tensor(a!) out, Tensor(b!) weight_grad, Tensor(c!) bias_grad"
 _library.define(f"layer_norm_grad({_OPERANDS}) -> (Tensor, Tensor, Tensor)", fake=reference.new_results)
 _library.define(f"layer_norm_grad_out({_RESULTS}, {_OPERANDS}) -> ()")
 for _name in ("layer_norm_grad", "layer_norm_grad_out"):
-    _dispatch.add(_name, reference=getattr(reference, _name), cpu=getattr(cpu, _name), cpu_refuses=cpu.refuses)
+    _dispatch.add(
+        _name,
+        reference=getattr(reference, _name),
+        cpu=getattr(cpu, _name),
+        cpu_refuses=cpu.refuses,
+        triton=lazy("layer_norm_grad", _name),
+        triton_refuses=_triton_refuses,
+    )

@@ -6,7 +6,7 @@ import torch
 
 from twophase_fast._types import Backend
 from twophase_fast.ops import _checks, _dispatch, _library, _operands
-from twophase_fast.ops.linear_input_grad import cpu, reference
+from twophase_fast.ops.linear_input_grad import cpu, library, reference
 
 
 def linear_input_grad_(
@@ -32,7 +32,8 @@ def linear_input_grad_(
         add: Whether to add to what `out` holds, such as the cotangents of a parallel branch; else that is never read.
         scale: Derivative of an element-wise function that made x `[B, T, I]`, likewise: the gradients are then those
             with respect to what that function took. None for ones.
-        backend: `"reference"`, `"cpu"`, or None for the first that fits; there is no Triton version.
+        backend: `"reference"`, `"cpu"`, `"library"`, or None for the first that fits; there is no Triton version: a
+            GPU runs `"library"`, cuBLAS's product in IEEE float32, written in place.
 
     Returns:
         `out`.
@@ -63,4 +64,5 @@ _dispatch.add(
     reference=reference.linear_input_grad_,
     cpu=cpu.linear_input_grad_,
     cpu_refuses=cpu.refuses,
+    library=library.linear_input_grad_,
 )

@@ -17,7 +17,12 @@ more than what the node has saved. The functions here pull all cotangents of all
 | | batched products, attention | `ops.batched_product_` |
 | `views` | views, slices, joins | the entries moved back |
 
-`supports` says whether a node is one of these; a node it does not know goes through torch's engine.
+`supports` says whether a node is one of these; a node it does not know goes through torch's engine, one cotangent after
+the other: recurrent layers of cuDNN, and on a GPU the fused attention (flash, memory-efficient, cuDNN's), whose saved
+sums are not those of the CPU's.
+
+On a GPU products and convolutions are cuBLAS's and cuDNN's (the ops' backend `"library"`), normalisations and ReLUs are
+Triton kernels, and everything else here is torch's. Nothing waits for the GPU, and nothing reads values on the host.
 """
 
 from __future__ import annotations
@@ -30,7 +35,7 @@ from twophase_fast.rules.backward.arrival import Arrival, Blocks, Rule, blocks_o
 from twophase_fast.rules.backward.norms import NormGrads, norm_backward
 
 __all__ = [
-    "BATCH_NORM",
+    "BATCH_NORMS",
     "CONVOLUTION",
     "COSTLY",
     "NORMS",
@@ -49,7 +54,7 @@ __all__ = [
 ]
 
 NORMS = norms.NAMES
-BATCH_NORM, CONVOLUTION, RELU = norms.BATCH_NORM, images.CONVOLUTION, pointwise.RELU
+BATCH_NORMS, CONVOLUTION, RELU = norms.BATCH_NORMS, images.CONVOLUTION, pointwise.RELU
 COSTLY = (images.CONVOLUTION, products.ADDMM, products.MM)
 """Nodes that make it worth while to run their neighbours by rule as well."""
 

@@ -16,21 +16,17 @@ _IMAGES = 4  # axes of a batch of images
 
 
 def _convolution(arrival: Arrival) -> dict[int, torch.Tensor]:
+    """Pull back, into memory where C++ writes; a GPU's library makes its own, and only adds to what is there."""
     if not arrival.slots:
         return {}
-    node, held = arrival.node, arrival.sums.get(0)
+    node, held, g = arrival.node, arrival.sums.get(0), _images(arrival.g, arrival.shape)
+    weight = node._saved_weight.detach()
+    geometry = {name: signed_tuple(getattr(node, f"_saved_{name}")) for name in ("stride", "padding", "dilation")}
+    options = {**geometry, "groups": node._saved_groups, "precision": arrival.precision}
+    if held is None and not g.is_cpu:
+        return {0: _blocks(arrival, ops.conv_input_grad(g, weight, arrival.source(0)[2:], **options))}
     out = arrival.empty(0) if held is None else held
-    ops.conv_input_grad_(
-        _images(out, arrival.source(0)),
-        _images(arrival.g, arrival.shape),
-        node._saved_weight.detach(),
-        stride=signed_tuple(node._saved_stride),
-        padding=signed_tuple(node._saved_padding),
-        dilation=signed_tuple(node._saved_dilation),
-        groups=node._saved_groups,
-        add=held is not None,
-        precision=arrival.precision,
-    )
+    ops.conv_input_grad_(_images(out, arrival.source(0)), g, weight, add=held is not None, **options)
     return {0: out}
 
 

@@ -9,10 +9,14 @@ import torch
 from torch.autograd.graph import Node
 
 from twophase_fast import ops
+from twophase_fast.rules._saved import epsilon
 from twophase_fast.rules.backward.arrival import Arrival
 
-BATCH_NORM, LAYER_NORM = "NativeBatchNormBackward0", "NativeLayerNormBackward0"
-NAMES = (BATCH_NORM, LAYER_NORM)
+BATCH_NORMS = ("NativeBatchNormBackward0", "CudnnBatchNormBackward0", "MiopenBatchNormBackward0")
+"""A GPU's libraries run BatchNorm in evaluation mode, too; what they save has the same meaning."""
+
+LAYER_NORM = "NativeLayerNormBackward0"
+NAMES = (*BATCH_NORMS, LAYER_NORM)
 
 
 @dataclass(frozen=True)
@@ -58,7 +62,7 @@ def _batch_norm(arrival: Arrival, relu: Node | None) -> NormGrads:
     weight = None if node._saved_weight is None else node._saved_weight.detach()
     x = node._saved_input.detach().contiguous()
     result = None if relu is None else relu._saved_result.detach().contiguous()
-    rstd = (variance + node._saved_eps).rsqrt()
+    rstd = (variance + epsilon(node)).rsqrt()
     _, weight_grad, bias_grad = ops.batch_norm_grad(arrival.g, x, mean, rstd, weight, relu=result, out=out)
     return NormGrads(out if arrival.slots else None, weight_grad, bias_grad)
 
@@ -82,6 +86,6 @@ def _layer_norm(arrival: Arrival, relu: Node | None) -> NormGrads:
 
 
 _NORMS: dict[str, tuple[Callable[[Node, int], bool], Callable[[Arrival, Node | None], NormGrads]]] = {
-    BATCH_NORM: (_evaluates, _batch_norm),
+    **dict.fromkeys(BATCH_NORMS, (_evaluates, _batch_norm)),
     LAYER_NORM: (_over_last_axis, _layer_norm),
 }
