@@ -10,6 +10,7 @@ import torch
 from torch.utils import _pytree as pytree
 
 from twophase_fast import ops
+from twophase_fast._types import Backend
 from twophase_fast.ops import _dispatch, _workloads
 
 Run = Callable[[], Any]
@@ -48,7 +49,7 @@ def rows(small: bool = False) -> Iterator[GpuRow]:
     yield _grouped(8 if small else 512, [40, 0, 7] if small else [65536] * 4 + [4096] * 16 + [64] * 40)
     for work in _workloads.of_suite("smoke" if small else "default"):
         if work.op not in ("gram", "gram_", "pair_moments") and "triton" in _dispatch.backends(work.op):
-            yield _against_reference(work)
+            yield against_reference(work)
 
 
 def let_tf32(on: bool) -> None:
@@ -121,7 +122,7 @@ def _grouped(n: int, lengths: Sequence[int]) -> GpuRow:
     return GpuRow(name, make, "one full product each by the GPU library", work * (n + 1), 2 * work * n, bound=1e-5)
 
 
-def _against_reference(work: _workloads.OpWorkload) -> GpuRow:
+def against_reference(work: _workloads.OpWorkload, backend: Backend = "triton") -> GpuRow:
     """An op at the sizes of real layers against its definition in plain torch."""
 
     def make(device: torch.device) -> tuple[Run, Run, Run]:
@@ -135,7 +136,7 @@ def _against_reference(work: _workloads.OpWorkload) -> GpuRow:
         def call(given: dict[str, Any], backend: str) -> Any:
             return work.case.values(work.case.call(**given, backend=backend))
 
-        return lambda: call(inputs, "triton"), lambda: call(theirs, "reference"), lambda: call(wide, "reference")
+        return lambda: call(inputs, backend), lambda: call(theirs, "reference"), lambda: call(wide, "reference")
 
     flops = None if work.flops is None else work.flops(work.sizes)
     return GpuRow(str(work), make, "plain torch", flops, None, work.bytes(work.sizes), None)

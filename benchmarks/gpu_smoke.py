@@ -22,13 +22,18 @@ ROUNDINGS = 4
 def items(device: torch.device, small: bool = False) -> Iterator[Item]:
     """Yield one item per op, dtype and precision; `small` ones run in seconds under the interpreter."""
     for case in OP_CASES:
-        if "triton" not in _dispatch.backends(case.name):
+        if backend_of(case.name) is None:
             continue
         sizes = case.sizes[0] if small else case.sizes[-1]
         for dtype in case.dtypes:
             yield _item(case, sizes, dtype, "highest", device)
         if "precision" in case.inputs(case.sizes[0], torch.float32):
             yield from (_item(case, sizes, torch.float32, precision, device) for precision in BOUNDS)
+
+
+def backend_of(op: str) -> str | None:
+    """Return the backend that runs an op on a GPU: Triton, or torch's libraries; None for neither."""
+    return next((name for name in ("triton", "library") if name in _dispatch.backends(op)), None)
 
 
 def _item(case: OpCase, sizes: Sizes, dtype: torch.dtype, precision: str, device: torch.device) -> Item:
@@ -45,7 +50,7 @@ def check(case: OpCase, sizes: Sizes, dtype: torch.dtype, precision: str, device
     if "precision" in inputs:
         inputs = {**inputs, "precision": precision}
     exact = _truth(case, inputs)
-    got = _values(case, _mapped(inputs, lambda t: t.to(device)), "triton")
+    got = _values(case, _mapped(inputs, lambda t: t.to(device)), backend_of(case.name))
     error = _error([value.cpu() for value in got], exact)
     if precision in BOUNDS:
         allowed = BOUNDS[precision]
@@ -62,7 +67,7 @@ def _truth(case: OpCase, inputs: Inputs) -> list[torch.Tensor]:
     return _values(case, wide, "reference")
 
 
-def _values(case: OpCase, inputs: Inputs, backend: str) -> list[torch.Tensor]:
+def _values(case: OpCase, inputs: Inputs, backend: str | None) -> list[torch.Tensor]:
     return case.values(case.call(**_mapped(inputs, torch.clone), backend=backend))
 
 

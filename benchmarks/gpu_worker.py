@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from benchmarks import gpu_measure, gpu_models, gpu_rows, gpu_smoke
+from benchmarks import gpu_measure, gpu_models, gpu_pullback_rows, gpu_rows, gpu_smoke
 from benchmarks.gpu_items import Item, Note
 
 BROKEN = 3
@@ -57,7 +57,7 @@ def stage(name: str, device: torch.device, small: bool) -> Iterator[Item]:
 
 
 def op_items(device: torch.device, small: bool) -> Iterator[Item]:
-    """Yield the rate of a copy, then one item per row of `gpu_rows`."""
+    """Yield the rate of a copy, then one item per row of `gpu_rows` and `gpu_pullback_rows`."""
     known: dict[str, float] = {}
     timer = gpu_measure.seconds if device.type == "cuda" else _once
 
@@ -67,7 +67,7 @@ def op_items(device: torch.device, small: bool) -> Iterator[Item]:
         return {"status": "timed", "bytes_per_second": known["rate"]}
 
     yield Item("copy", copy)
-    for row in gpu_rows.rows(small):
+    for row in (*gpu_rows.rows(small), *gpu_pullback_rows.rows(small)):
         yield _op_item(row, device, timer, known)
 
 

@@ -10,7 +10,17 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks import gpu, gpu_measure, gpu_models, gpu_rows, gpu_smoke, gpu_stages, gpu_suite, gpu_worker
+from benchmarks import (
+    gpu,
+    gpu_measure,
+    gpu_models,
+    gpu_pullback_rows,
+    gpu_rows,
+    gpu_smoke,
+    gpu_stages,
+    gpu_suite,
+    gpu_worker,
+)
 from benchmarks.gpu_items import Item
 from benchmarks.gpu_rows import GpuRow
 from benchmarks.gpu_stages import Stage
@@ -182,6 +192,19 @@ def test_the_small_rows_run_interpreted(monkeypatch):
     assert len(small) == 7
     for row in small:
         assert gpu_measure.measure(row, CPU, constant_time, BANDWIDTH)["status"] == "timed", row.name
+
+
+def test_the_small_rows_of_the_pull_back_run_interpreted(monkeypatch):
+    pytest.importorskip("triton")
+    monkeypatch.setenv("TRITON_INTERPRET", "1")
+    names = [row.name.split()[0] for row in gpu_pullback_rows.rows(small=True)]
+    assert names == ["batch_norm_grad", "relu_grad_", "layer_norm_grad", "conv_input_grad"]
+    full = {row.name.split()[0] for row in gpu_pullback_rows.rows()}
+    assert full == {*names, "linear_input_grad_"}
+    for row in gpu_pullback_rows.rows(small=True):
+        found = gpu_measure.measure(row, CPU, constant_time, BANDWIDTH)
+        assert found["status"] == "timed", row.name
+        assert found["of_copy_bandwidth"] > 0
 
 
 def test_a_small_model_is_checked_and_timed(monkeypatch):

@@ -128,12 +128,21 @@ def test_two_lanes_give_the_same_bits_every_time(output, monkeypatch):
         assert torch.equal(tp.entk(model, x, output=output, tile=16), first)
 
 
-def test_a_block_may_be_recorded_in_a_graph():
-    model, x = network().cuda(), gpu(images(16))
+def residual() -> nn.Module:
+    return zoo.resnet20(width=4).eval()
+
+
+def fully_connected() -> nn.Module:
+    return zoo.mlp(inputs=192, widths=(64,) * 3, outputs=8)
+
+
+@pytest.mark.parametrize("build", [network, residual, fully_connected])
+def test_a_block_may_be_recorded_in_a_graph(build):
+    model, x = build().cuda(), gpu(images(16))
     function = Function(model, None, dict(model.named_parameters()))
     with preserved(model, function.device):
         asked = computation.Computation(function, Batch(x, None, len(x)), None, "full", None, None)
-        asked.prepare()
+        assert asked.prepare().by_rule
         rows, columns = next(asked.blocks())
         lane = torch.cuda.Stream()
         lane.wait_stream(torch.cuda.current_stream())

@@ -118,18 +118,24 @@ def test_results_of_a_library_are_taken_as_they_are(name, monkeypatch):
 
 
 class Renamed:
-    """A BatchNorm's node as cuDNN's forward pass leaves it: the same under other names."""
+    """A node as a GPU's forward pass leaves it: what a CPU's saved, some of it under other names."""
 
-    def __init__(self, node):
-        self._node, self._saved_epsilon = node, node._saved_eps
+    def __init__(self, node, name, **names):
+        self._node, self._name, self._names = node, name, names
 
     def name(self):
-        return "CudnnBatchNormBackward0"
+        return self._name
 
     def __getattr__(self, name):
-        if name == "_saved_eps":
+        wanted = name.removeprefix("_saved_")
+        if wanted in self._names.values():
             raise AttributeError(name)
-        return getattr(self._node, name)
+        return getattr(self._node, f"_saved_{self._names[wanted]}" if wanted in self._names else name)
+
+
+def saved(name):
+    """What torch says that nodes of a name save."""
+    return {field for field in dir(getattr(torch._C._functions, name)) if field.startswith("_saved_")}
 
 
 def test_batch_norm_of_cudnn():
@@ -137,15 +143,38 @@ def test_batch_norm_of_cudnn():
     norm.running_mean.normal_(), norm.running_var.uniform_(0.5, 2), nn.init.normal_(norm.weight)
     z = norm(normal(2, 3, 4, 4).requires_grad_() * 1.0)
     g, results = normal(2, OUTPUTS, 3, 4, 4, seed=1), []
-    for node in (z.grad_fn, Renamed(z.grad_fn)):
+    for node in (z.grad_fn, Renamed(z.grad_fn, "CudnnBatchNormBackward0", epsilon="eps")):
         assert node.name() in backward.BATCH_NORMS
         assert backward.supports(node, (0,), 2)
         found = backward.norm_backward(backward.Arrival(node, (g,), False, (0,), {}, backward.Blocks(2)))
         results.append((found.input, found.weight, found.bias))
     assert all(torch.equal(a, b) for a, b in zip(*results, strict=True))
+    for name in backward.BATCH_NORMS:
+        assert saved(name) >= {f"_saved_{field}" for field in ("input", "running_mean", "running_var", "training")}
+        assert saved(name) & {"_saved_eps", "_saved_epsilon"}
 
 
-def test_fused_attention_of_gpus_is_left_to_the_engine():
-    """Its nodes save other sums than the CPU's, so that no rule may know them."""
-    fused = ("ScaledDotProductFlashAttention", "ScaledDotProductEfficientAttention", "ScaledDotProductCudnnAttention")
+@pytest.mark.parametrize("masked", ["none", "causal", "mask"])
+def test_memory_efficient_attention(masked):
+    """The rule needs no sums of the kernel's, whose precision and padding are its own."""
+    q, k, v = (normal(2, 2, 5, 4, seed=k).requires_grad_() * 1.0 for k in range(3))
+    mask = normal(2, 2, 5, 5, seed=4)
+    mask[0, 0, 1] = -torch.inf  # no key at all
+    options = {"none": {}, "causal": {"is_causal": True}, "mask": {"attn_mask": mask}}[masked]
+    y = nn.functional.scaled_dot_product_attention(q, k, v, **options)
+    name = "ScaledDotProductEfficientAttentionBackward0"
+    node = Renamed(y.grad_fn, name, attn_bias="attn_mask", log_sumexp="logsumexp")
+    assert backward.supports(node, (0, 1, 2), 2)
+    g = normal(2, OUTPUTS, 2, 5, 4, seed=5)
+    found = backward.backward(backward.Arrival(node, (g,), False, (0, 1, 2), {}, backward.Blocks(2)))
+    for c in range(OUTPUTS):
+        expected = torch.autograd.grad(y, (q, k, v), g[:, c], retain_graph=True)
+        for slot in range(3):
+            torch.testing.assert_close(found[slot][:, c], expected[slot])
+    fields = ("query", "key", "value", "attn_bias", "is_causal", "scale", "dropout_p")
+    assert saved(name) >= {f"_saved_{field}" for field in fields}
+
+
+def test_half_precision_attention_is_left_to_the_engine():
+    fused = ("ScaledDotProductFlashAttention", "ScaledDotProductCudnnAttention")
     assert not {f"{name}Backward0" for name in fused} & set(backward._RULES)

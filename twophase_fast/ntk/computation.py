@@ -227,7 +227,13 @@ class Computation:
     def enqueue(
         self, rows: slice, columns: slice, *, bar: tqdm | None = None
     ) -> tuple[dict[str, torch.Tensor], Checks]:
-        """Return what `block` does, and what must be settled before it may be believed; waits for no GPU."""
+        """Return what `block` does, and what must be settled before it may be believed; waits for no GPU.
+
+        On a GPU this may be recorded in a CUDA graph: forward pass, pull-back by rule and Gram blocks, of a prepared
+        block of one or two groups (for more the host waits), with inputs and weights that stay where they are, once
+        a call inside `ops._triton.tables.as_if_recorded` on the recording stream has compiled everything. Probing,
+        planning and settling are no part of it, and a model that asks the GPU for values cannot be recorded.
+        """
         economy = self.budget is not None or self.info.plan.peak_bytes > _LARGE
         economy = economy and not is_asynchronous(self.function.device)  # it is the host's memory that is saved
         plan = self.info.plan

@@ -1,4 +1,4 @@
-"""Products and convolutions in plain torch at a precision of ours, whatever the user's session has allowed."""
+"""IEEE float32 products and convolutions in plain torch, whatever precision the user's session has allowed."""
 
 from __future__ import annotations
 
@@ -72,12 +72,4 @@ def ieee_convolutions() -> Iterator[None]:
     On a GPU torch allows TF32 in them by default.
     """
     with switched(ieee_switches("conv")):
-        yield
-
-
-@contextmanager
-def tf32_convolutions() -> Iterator[None]:
-    """Let torch's float32 convolutions on a GPU take TF32 inside the block, then restore the settings."""
-    (owner, name, ieee), *others = ieee_switches("conv")  # the first is cuDNN's
-    with switched([(owner, name, True if ieee is False else "tf32"), *others]):
         yield

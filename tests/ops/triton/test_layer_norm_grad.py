@@ -69,8 +69,9 @@ def test_rows_that_no_multiprocessor_holds_are_refused():
     ("positions", "features", "tile"), [(65, 192, (4, 256)), (2, 5, (2, 8)), (9, 1024, (1, 1024)), (9, 4096, (1, 4096))]
 )
 def test_tiles_hold_whole_rows(positions, features, tile):
-    chosen = config.tile_of(launch(ELEMENTS=1024, num_warps=8, num_stages=1), positions, features)
+    chosen = config.tile_of("sm_90", launch(ELEMENTS=1024, num_warps=8, num_stages=1), positions, features)
     assert (chosen["ROWS"], chosen["FEATURES"]) == tile
+    assert chosen.num_warps == min(max(tile[0] * tile[1] // 128, 1), 8), "no warp holds another one's elements"
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,8 @@ from twophase_fast.ops._cases import OP_CASES
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no GPU")
 
 CASES = [case for case in OP_CASES if "triton" in _dispatch.backends(case.name)]
+LIBRARY = [case for case in OP_CASES if "library" in _dispatch.backends(case.name)]
+LIBRARY_BOUNDS = {torch.float32: 1e-5, torch.float64: 1e-13}  # cuDNN picks its algorithms; TF32 would be at 1e-3
 TOO_WIDE = {("layer_norm_grad", 5000), ("layer_norm_grad_out", 5000)}  # rows of float64
 EVERY = 4  # every fourth set of sizes: compiling takes most of the time
 
@@ -60,6 +62,15 @@ def budget_on_cpu(case, inputs: dict, exact: list[torch.Tensor]) -> float:
         return budget(case, inputs, exact)
 
 
+@pytest.mark.parametrize("case", LIBRARY, ids=str)
+def test_products_of_a_library_are_not_rounded_to_tf32(case, monkeypatch):
+    monkeypatch.setattr(torch.backends.cudnn.conv, "fp32_precision", "tf32")
+    for dtype in case.dtypes:
+        for sizes in case.sizes[::EVERY]:
+            inputs = case.inputs(sizes, dtype)
+            assert error(on_gpu(case, inputs), truth_on_cpu(case, inputs)) <= LIBRARY_BOUNDS[dtype], (dtype, sizes)
+
+
 @pytest.mark.parametrize("precision", BOUNDS)
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_every_precision_keeps_its_bound(case, precision):
@@ -81,8 +92,17 @@ def test_strides_do_not_matter_and_repeats_are_bitwise_equal(case):
 
 def test_a_call_repeated_does_not_wait_for_the_gpu():
     x, out = torch.randn(300, 500, device="cuda"), torch.zeros(300, 300, device="cuda")
+    g, images, channel = (torch.ones(shape, device="cuda") for shape in ((2, 3, 4, 8, 8), (2, 4, 8, 8), (4,)))
+    rows, statistics, weight = (torch.ones(shape, device="cuda") for shape in ((2, 4, 64), (2, 4), (8, 4, 3, 3)))
 
     def calls() -> None:
+        ops.batch_norm_grad(g, images, channel, channel, channel, relu=images, out=g)
+        ops.relu_grad_(g, images)
+        ops.layer_norm_grad(g.view(2, 3, 4, 64), rows, statistics, statistics)
+        pulled = ops.conv_input_grad(torch.ones(6, 8, 8, 8, device="cuda"), weight, (8, 8), padding=1)
+        ops.conv_input_grad_(pulled, torch.ones(6, 8, 8, 8, device="cuda"), weight, padding=1, add=True)
+        ops.linear_input_grad_(g.view(2, 3, 32, 8), g.new_ones(2, 3, 32, 5), g.new_ones(5, 8), add=True)
+        ops.batched_product_(g.view(2, 3, 4, 8, 8), g.new_ones(2, 3, 4, 8, 8), g.new_ones(2, 1, 4, 8, 8))
         ops.gram_(out, x)
         ops.grouped_gram_(out, [x, x])
         ops.symmetrize_(out)

@@ -45,7 +45,7 @@ def alignment(positions: int) -> int:
     return 1 if positions % WIDE else WIDE
 
 
-def tile_of(chosen: Launch, channels: int, positions: int) -> Launch:
+def tile_of(architecture: str, chosen: Launch, channels: int, positions: int) -> Launch:
     """Return the launch whose ELEMENTS are CHANNELS x POSITIONS, a whole row of positions where it fits.
 
     Where rows do not start at wide loads every element has an address of its own: half as many then.
@@ -53,7 +53,18 @@ def tile_of(chosen: Launch, channels: int, positions: int) -> Launch:
     elements = chosen["ELEMENTS"] // (2 if positions > 1 and alignment(positions) == 1 else 1)
     width = min(power_of_two(positions), elements)
     rows = min(power_of_two(channels), elements // width, _MOST_CHANNELS)
-    return launch(CHANNELS=rows, POSITIONS=width, num_warps=chosen.num_warps, num_stages=chosen.num_stages)
+    warps = warps_of(architecture, chosen, rows * width)
+    return launch(CHANNELS=rows, POSITIONS=width, num_warps=warps, num_stages=chosen.num_stages)
+
+
+def warps_of(architecture: str, chosen: Launch, elements: int) -> int:
+    """Return as many of a launch's warps as have elements of their own.
+
+    More would hold copies of the others' elements. In place that is wrong: one may read what another has written, and
+    bring it into a sum over warps.
+    """
+    lanes = 64 if architecture == "gfx942" else 32
+    return min(chosen.num_warps, max(elements // (lanes * WIDE), 1))
 
 
 def shared_out(cotangents: int, programs: int, processors: int) -> int:

@@ -59,9 +59,9 @@ def batch_norm_kernel(
     o_sum = o_channel * n_blocks
     for _ in range(tl.minimum(n_each, n_cotangents - i_group * n_each)):
         b_g = tl.where(b_on, tl.load(p_g + offsets, mask=mask, other=0.0), 0.0)
-        tl.store(p_out + offsets, b_g * b_scale[:, None], mask=mask)
         tl.store(p_weight_grad + sums + o_sum, tl.sum(b_g * b_x, axis=1), mask=m_channel)
         tl.store(p_bias_grad + sums + o_sum, tl.sum(b_g, axis=1), mask=m_channel)
+        tl.store(p_out + offsets, b_g * b_scale[:, None], mask=mask)
         p_g += n_image
         p_out += n_image
         sums += n_channels * n_blocks

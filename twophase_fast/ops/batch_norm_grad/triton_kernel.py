@@ -65,7 +65,7 @@ def _norm(chosen: Launch, results: list[torch.Tensor], operands: list[torch.Tens
     g, x, mean, rstd, weight, relu = operands
     samples, cotangents, channels = g.shape[:3]
     positions = x[0, 0].numel()
-    tile = tile_of(chosen, channels, positions)
+    tile = tile_of(architecture(), chosen, channels, positions)
     tiles, blocks = -(-channels // tile["CHANNELS"]), -(-positions // tile["POSITIONS"])
     each = shared_out(cotangents, samples * tiles * blocks, multiprocessors(g.device))
     groups = -(-cotangents // each)
@@ -126,7 +126,7 @@ def _norm_row(key: Key, chosen: Launch, positions: int, gated: bool) -> AotRow:
         | {"WEIGHT": gated, "RELU": gated, "ALIGN": align}
     )
     label = f"{dtype} {positions} positions{', ReLU' if gated else ''} of {chosen}"
-    tile = tile_of(chosen, _MANY, positions)
+    tile = tile_of(key[0], chosen, _MANY, positions)
     return AotRow("batch_norm_grad", label, batch_norm_kernel, tile, arguments, targets=(key[0],))
 
 

@@ -42,8 +42,8 @@ def conv_input_grad(
         dilation: Step between taps, likewise.
         groups: Number of groups of channels, as in `torch.nn.Conv2d`.
         precision: `"highest"` rounds like plain torch; `"high"` and `"medium"` allow larger tiles of Winograd's on the
-            CPU, whose relative error in float32 is about 1e-6. On a GPU `"high"` runs as `"highest"`, `"medium"` in
-            TF32.
+            CPU, whose relative error in float32 is about 1e-6. On a GPU they run as `"highest"`: through many layers
+            the errors of TF32 would add up.
         backend: `"reference"`, `"cpu"`, `"library"`, or None for the first that fits. There is no Triton version: a
             GPU runs `"library"`, cuDNN's own pull-back.
 

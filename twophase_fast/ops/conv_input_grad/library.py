@@ -1,6 +1,7 @@
 """The pull-back through a convolution by torch's transposed convolution: cuDNN's on a GPU.
 
 The result is cuDNN's own memory where a new tensor is wanted; cuDNN cannot write to `out` or add to it through torch.
+Every precision is IEEE float32: a pull-back goes through many layers, and what TF32 cuts off would add up.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from collections.abc import Sequence
 
 import torch
 
-from twophase_fast.ops._ieee import ieee_convolutions, tf32_convolutions
+from twophase_fast.ops._ieee import ieee_convolutions
 from twophase_fast.ops.conv_input_grad.reference import transposed
 
 
@@ -26,7 +27,7 @@ def conv_input_grad(
     """Return the gradients [B, Cin, *size] of g [B, Cout, *out_spatial]."""
     if not len(g):
         return g.new_empty(0, weight.shape[1] * groups, *size)
-    with tf32_convolutions() if precision == "medium" else ieee_convolutions():
+    with ieee_convolutions():
         return transposed(g, weight, size, stride, padding, dilation, groups).contiguous()
 
 

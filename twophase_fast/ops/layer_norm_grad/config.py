@@ -7,7 +7,7 @@ weight and two sums) is what limits the row. The order of candidates is by reaso
 from __future__ import annotations
 
 from twophase_fast.ops._triton.launch import Key, Launch, LaunchTable, launch
-from twophase_fast.ops.batch_norm_grad.config import power_of_two
+from twophase_fast.ops.batch_norm_grad.config import power_of_two, warps_of
 
 MOST_FEATURES = {4: 8192, 8: 2048}
 """By element size: more do not fit into the registers of a program."""
@@ -54,11 +54,12 @@ def features_class(features: int, size: int) -> str:
     return str(next(most for most in _CLASSES[size] if features <= most))
 
 
-def tile_of(chosen: Launch, positions: int, features: int) -> Launch:
+def tile_of(architecture: str, chosen: Launch, positions: int, features: int) -> Launch:
     """Return the launch whose ELEMENTS are ROWS x FEATURES, a whole row at least."""
     width = power_of_two(features)
     rows = min(power_of_two(positions), max(chosen["ELEMENTS"] // width, 1))
-    return launch(ROWS=rows, FEATURES=width, num_warps=chosen.num_warps, num_stages=chosen.num_stages)
+    warps = warps_of(architecture, chosen, rows * width)
+    return launch(ROWS=rows, FEATURES=width, num_warps=warps, num_stages=chosen.num_stages)
 
 
 def chunk_length(positions: int, rows: int, programs: int, processors: int) -> int:

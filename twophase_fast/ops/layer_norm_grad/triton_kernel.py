@@ -123,7 +123,7 @@ def _scratch(results: list[torch.Tensor]) -> list[torch.Tensor]:
 def _norm(chosen: Launch, results: list[torch.Tensor], operands: list[torch.Tensor | None]) -> None:
     g, x, mean, rstd, weight = operands
     samples, cotangents, positions, features = g.shape
-    tile = tile_of(chosen, positions, features)
+    tile = tile_of(architecture(), chosen, positions, features)
     chunk = chunk_length(positions, tile["ROWS"], samples * cotangents, multiprocessors(g.device))
     chunks = -(-positions // chunk)
     sums = results[1:] if chunks == 1 else [g.new_empty(samples, cotangents, chunks, features) for _ in range(2)]
@@ -157,7 +157,7 @@ def _norm_row(key: Key, chosen: Launch, features: int) -> AotRow:
         | dict.fromkeys(("n_cotangents", "n_positions", "n_chunk", "n_chunks"), "i32")
         | {"n_features": "i32:16" if align > 1 else "i32", "WEIGHT": True, "ALIGN": align}
     )
-    label, tile = f"{dtype} {features} features of {chosen}", tile_of(chosen, _MANY, features)
+    label, tile = f"{dtype} {features} features of {chosen}", tile_of(key[0], chosen, _MANY, features)
     return AotRow("layer_norm_grad", label, layer_norm_kernel, tile, arguments, targets=(key[0],))
 
 

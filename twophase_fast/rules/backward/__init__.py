@@ -18,8 +18,8 @@ more than what the node has saved. The functions here pull all cotangents of all
 | `views` | views, slices, joins | the entries moved back |
 
 `supports` says whether a node is one of these; a node it does not know goes through torch's engine, one cotangent after
-the other: recurrent layers of cuDNN, and on a GPU the fused attention (flash, memory-efficient, cuDNN's), whose saved
-sums are not those of the CPU's.
+the other: recurrent layers of cuDNN, say. Of a GPU's fused attentions the memory-efficient one is known, whose weights
+are computed anew in full precision; the others (flash, cuDNN's) take half precision only, which no rule takes.
 
 On a GPU products and convolutions are cuBLAS's and cuDNN's (the ops' backend `"library"`), normalisations and ReLUs are
 Triton kernels, and everything else here is torch's. Nothing waits for the GPU, and nothing reads values on the host.

@@ -61,8 +61,9 @@ def _images(rows: torch.Tensor, shape: tuple[int, ...]) -> torch.Tensor:
 
 
 def _like(arrival: Arrival, count: int) -> torch.Tensor:
-    """Return an input of which only the shape is read."""
-    return arrival.g.new_empty(()).expand(count, *arrival.source(0)[1:])
+    """Return an input of which only the shape is read (a GPU's kernels want it contiguous, and would copy it)."""
+    shape = (count, *arrival.source(0)[1:])
+    return arrival.g.new_empty(()).expand(shape) if arrival.g.is_cpu else arrival.g.new_empty(shape)
 
 
 def _blocks(arrival: Arrival, images: torch.Tensor) -> torch.Tensor:

@@ -12,6 +12,8 @@ from twophase_fast._pages import room
 from twophase_fast.rules.backward.arrival import Arrival, Rule, source_shape
 
 ADDMM, MM = "AddmmBackward0", "MmBackward0"
+FLASH = "ScaledDotProductFlashAttentionForCpuBackward0"
+EFFICIENT = "ScaledDotProductEfficientAttentionBackward0"
 _WEIGHT = "_saved_mat2"
 
 
@@ -75,8 +77,9 @@ def _attention(arrival: Arrival) -> dict[int, torch.Tensor]:
     appendix B).
     """
     node, found = arrival.node, {}
-    q, k, v, out = (_heads(arrival, getattr(node, f"_saved_{name}")) for name in ("query", "key", "value", "output"))
-    weights = _heads(arrival, _attention_weights(node))
+    weights = _attention_weights(node)
+    saved = [*(getattr(node, f"_saved_{name}") for name in ("query", "key", "value")), _attention_output(node, weights)]
+    q, k, v, out, weights = (_heads(arrival, tensor) for tensor in (*saved, weights))
     g = arrival.g.flatten(2, 3) if arrival.merged else arrival.g
     if 2 in arrival.slots:
         found[2] = _times_left(weights.transpose(-1, -2), g)
@@ -99,15 +102,23 @@ def _scale(node: Node) -> float:
 
 
 def _attention_weights(node: Node) -> torch.Tensor:
-    """Return P = exp(scale Q K^T + mask - logsumexp) [S, heads, positions, positions], zero in rows without a key."""
+    """Return P = softmax(scale Q K^T + mask) [S, heads, positions, positions], zero in rows without a key."""
     scores = (node._saved_query.detach() @ node._saved_key.detach().transpose(-1, -2)) * _scale(node)
-    mask = node._saved_attn_mask
+    mask = node._saved_attn_bias if node.name() == EFFICIENT else node._saved_attn_mask
     if node._saved_is_causal:
         mask = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device).tril()
     if mask is not None:
-        scores = scores.masked_fill(~mask, -math.inf) if mask.dtype == torch.bool else scores + mask
-    sums = node._saved_logsumexp.unsqueeze(-1)
+        scores = scores.masked_fill(~mask, -math.inf) if mask.dtype == torch.bool else scores + mask.detach()
+    if node.name() == EFFICIENT:  # its sums are rounded as the GPU's kernel likes, and padded
+        sums = scores.logsumexp(-1, keepdim=True)
+    else:
+        sums = node._saved_logsumexp.unsqueeze(-1)
     return torch.where(sums > -math.inf, (scores - sums).exp(), 0.0)
+
+
+def _attention_output(node: Node, weights: torch.Tensor) -> torch.Tensor:
+    """Return P V: what is saved, or on a GPU, whose kernel may round it, in full precision."""
+    return weights @ node._saved_value.detach() if node.name() == EFFICIENT else node._saved_output
 
 
 def _by_input(node: Node, slots: tuple[int, ...]) -> bool:
@@ -124,5 +135,6 @@ RULES = {
     ADDMM: Rule(_addmm, _by_input),
     MM: Rule(_mm, _by_input),
     "BmmBackward0": Rule(_bmm, strided=True),
-    "ScaledDotProductFlashAttentionForCpuBackward0": Rule(_attention, _attends, strided=True),
+    FLASH: Rule(_attention, _attends, strided=True),
+    EFFICIENT: Rule(_attention, _attends, strided=True),
 }
