@@ -133,7 +133,7 @@ def test_a_gpu_takes_larger_tiles(monkeypatch):
     many = inputs.repeat(300, 1, 1, 1)[:700]
 
     def tile(model, x):
-        asked = computation.Computation(function_of(model), batch_of(x), None, "trace", None, 2**33)
+        asked = computation.Computation(function_of(model), batch_of(x), batch_of(x), "trace", None, 2**33)
         return asked.prepare().tile
 
     assert tile(model, many) <= 256

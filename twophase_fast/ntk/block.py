@@ -12,7 +12,7 @@ from twophase_fast._pages import give_back
 from twophase_fast.ntk.accumulate import Accumulator
 from twophase_fast.ntk.biases import merge_biases
 from twophase_fast.ntk.capture import AnyFactor, Section, capture_section
-from twophase_fast.ntk.checks import Checks, all_finite, is_asynchronous, require_finite
+from twophase_fast.ntk.checks import Checks, all_finite, require_finite
 from twophase_fast.ntk.inputs import Batch
 from twophase_fast.ntk.plan import Group
 from twophase_fast.ntk.probe import Structure
@@ -114,7 +114,7 @@ class Block:
         That is where one tile holds all samples; on a GPU the blocks of a group wait for each other, in few launches.
         """
         one_tile = self._symmetric and self._sides[0].size <= self._plan.tile
-        return one_tile and not is_asynchronous(self._all.function.device)
+        return one_tile and not self._plan.task.asynchronous
 
     def _capture(self, side: _Side, group: Group, chunk: slice, finish: Finish | None) -> Shelves:
         """Return parameter name -> factors of every tile of a side, but for those that are finished at once."""

@@ -55,7 +55,7 @@ class Meter:
         self._base = sizer.transient(0, shape)
         self._per_byte = sizer.transient(1, shape) - self._base
         self._in_place, self._whole = sizer.in_place(shape), shape.tile >= task.samples
-        self._adds_at_once = sizer.adds_at_once(shape)
+        self._adds_at_once = sizer.adds_at_once(shape.tile)
         self._slices = 1 if task.columns is None else 2
         self._largest_slice = sizer.slices(shape)
         self._stored = self._passed = self._arriving = self._passing_most = 0

@@ -134,7 +134,8 @@ class Sizer:
 
     def _shapes(self, tile: int | None) -> list[Shape]:
         largest = max(self.task.rows, self.task.columns or 0)
-        tiles = [tile] if tile else [largest, *(t for t in _TILES if t < min(largest, self.machine.tile + 1))]
+        most = largest if self.adds_at_once(largest) else min(largest, self.machine.tile)
+        tiles = [tile] if tile else [t for t in dict.fromkeys((largest, *_TILES)) if t <= most] or [largest]
         classes = self.task.classes
         chunks = [classes, *(c for c in _CHUNKS if c < classes and self.task.output != "full")]
         most = [classes] if self.program.by_rule else []
@@ -196,9 +197,9 @@ class Sizer:
             return self.slice_bytes
         return min(self.slice_bytes, max(_LEAST_SLICES, self.transient(0, shape)))
 
-    def adds_at_once(self, shape: Shape) -> bool:
+    def adds_at_once(self, tile: int) -> bool:
         """Whether blocks are added as factors come, which are not kept then."""
-        return shape.tile >= self.task.samples and not self.task.asynchronous
+        return tile >= self.task.samples and not self.task.asynchronous
 
     def in_place(self, shape: Shape) -> bool:
         """Whether rules write cotangents where they stay."""
@@ -267,7 +268,7 @@ class Sizer:
 
     def _fits(self, meter: Meter, shape: Shape) -> bool:
         """Whether a group fits where nothing is kept at cuts, with a tile that is not wastefully large."""
-        small = shape.tile <= 2 or self.adds_at_once(shape) or meter.transient <= self.machine.transient_bytes
+        small = shape.tile <= 2 or self.adds_at_once(shape.tile) or meter.transient <= self.machine.transient_bytes
         return small and self.peak(meter.most, shape, None, None) <= _USABLE * self.budget
 
     def peak(self, most: int, shape: Shape, start: Cut | None, keep: Cut | None) -> int:
@@ -287,7 +288,7 @@ class Sizer:
 
     def _keeping_seconds(self, shape: Shape) -> float:
         """Return the seconds it takes to write factors where they wait for those of the other tiles."""
-        if self.adds_at_once(shape):
+        if self.adds_at_once(shape.tile):
             return 0.0
         chunks = -(-self.task.classes // shape.chunk)
         return chunks * sum(size.stored for size in self.bytes_of(shape.chunk)) / self.machine.kept_rate
