@@ -37,8 +37,10 @@ class BlockDriver {
 
  private:
   int64_t size_of_block(const FactoredSide<T>& side) const {
-    if (method_ == GramMethod::pointwise) return block_size(side, side.classes, blocks_.rows, kernels_.width);
-    return block_size(side, side.positions, blocks_.rows);
+    if (method_ != GramMethod::pointwise) return block_size(side, side.positions, blocks_.rows);
+    int64_t least = 8;
+    while (least * least < 16 * threads_) ++least;  // eight tasks and more per thread
+    return block_size(side, side.classes, blocks_.rows, kernels_.width, least);
   }
 
   void multiply(PackedSide<T>& left, PackedSide<T>& right, bool upper) {
