@@ -113,6 +113,23 @@ struct StorePadded {
   }
 };
 
+// Another epilogue, and a request for the operands of the next block of terms: while a panel of columns is
+// multiplied, for that panel of either operand, spread over the rows. The processor by itself would not
+// foresee these blocks, which lie a panel apart.
+template <class S, class Epilogue>
+struct Fetching {
+  Epilogue epilogue;
+  Operand<typename S::T> left, right;  // from the next term on
+  int64_t step;                        // elements of a panel asked for per row
+
+  template <int V>
+  void row(int64_t i, int64_t j, const typename S::Reg (&sum)[V]) const {
+    epilogue.template row<V>(i, j, sum);
+    __builtin_prefetch(left.data + j / panel_width<S> * left.panel_stride + i * step);
+    __builtin_prefetch(right.data + j / panel_width<S> * right.panel_stride + i * step);
+  }
+};
+
 // The whole depth k in blocks, into a padded buffer.
 template <class S>
 inline void product_blocked(int64_t m, int64_t n, int64_t k, int64_t block, Operand<typename S::T> a,

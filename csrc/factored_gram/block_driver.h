@@ -37,11 +37,11 @@ class BlockDriver {
 
  private:
   int64_t size_of_block(const FactoredSide<T>& side) const {
-    if (method_ == GramMethod::pointwise) {
-      // Half a panel of inputs at least, as what is padded is multiplied, too.
-      return block_size(side, side.classes, blocks_.rows, kernels_.width, kernels_.width / 2);
-    }
-    return block_size(side, side.positions, blocks_.rows);
+    if (method_ != GramMethod::pointwise) return block_size(side, side.positions, blocks_.rows);
+    int64_t blocks = 8;
+    while (blocks * blocks < 16 * threads_) ++blocks;  // eight tasks and more per thread
+    // Half a panel of inputs at least, as what is padded is multiplied, too.
+    return block_size(side, side.classes, blocks_.rows, kernels_.width, blocks, kernels_.width / 2);
   }
 
   void multiply(PackedSide<T>& left, PackedSide<T>& right, bool upper) {

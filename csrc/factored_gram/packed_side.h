@@ -84,15 +84,16 @@ int64_t group_size(const FactoredGram<T>& f, const FactoredSide<T>& side, int64_
   return up(std::max<int64_t>(block, workspace / std::max<int64_t>(per_sample, 1)), block);
 }
 
-// Samples per block: about `rows` rows, in blocks of equal size; at least 8 blocks, to keep threads busy,
-// unless these would be narrower than two registers, or have fewer than `least` samples. A few rows less if
-// they then fill whole panels. The number of threads plays no part, so that results do not depend on it.
+// Samples per block: about `rows` rows, in blocks of equal size; at least `least_blocks`, to keep threads
+// busy, unless these would be narrower than two registers or have fewer than `least` samples. A few rows less
+// if they then fill whole panels. `least_blocks` may follow from the number of threads only where blocks
+// change no sum.
 template <class T>
 int64_t block_size(const FactoredSide<T>& side, int64_t rows_per_sample, int64_t rows, int64_t width = 1,
-                   int64_t least = 1) {
+                   int64_t least_blocks = 8, int64_t least = 1) {
   const int64_t per_sample = std::max<int64_t>(rows_per_sample, 1);
   const int64_t fits = std::max<int64_t>(1, rows / per_sample);
-  const int64_t spread = std::min<int64_t>(8, std::max<int64_t>(1, side.samples * per_sample / 16));
+  const int64_t spread = std::min(least_blocks, std::max<int64_t>(1, side.samples * per_sample / 16));
   const int64_t blocks = std::max(spread, ceil_div(side.samples, fits));
   const int64_t size = std::max({int64_t{1}, std::min(least, fits), ceil_div(side.samples, blocks)});
   const int64_t whole = width / std::gcd(width, per_sample);  // samples whose rows fill panels

@@ -106,15 +106,24 @@ struct PointwiseChunk {
                   block = (f.outputs + blocks - 1) / blocks;
     int64_t q = 0;
     for (; q + block < f.outputs; q += block) {
-      const Operand<T> left = panels_at<S>(task.left.g, row, f.outputs, q);
-      const Operand<T> right = panels_at<S>(task.right.g, column, f.outputs, q);
       if (q == 0) {
-        product<S>(rows, columns, block, left, right, StorePadded<S, false>{partial, partial_row}, diagonal);
+        hold<false>(q, block, diagonal);
       } else {
-        product<S>(rows, columns, block, left, right, StorePadded<S, true>{partial, partial_row}, diagonal);
+        hold<true>(q, block, diagonal);
       }
     }
     finish(q, diagonal);
+  }
+
+  // Terms q ... q + block - 1, to or onto those before them.
+  template <bool add>
+  void hold(int64_t q, int64_t block, int64_t diagonal) const {
+    using Store = StorePadded<S, add>;
+    const Fetching<S, Store> store{
+        Store{partial, partial_row}, panels_at<S>(task.left.g, row, f.outputs, q + block),
+        panels_at<S>(task.right.g, column, f.outputs, q + block), (block * panel_width<S> + rows - 1) / rows};
+    product<S>(rows, columns, block, panels_at<S>(task.left.g, row, f.outputs, q),
+               panels_at<S>(task.right.g, column, f.outputs, q), store, diagonal);
   }
 
   // Terms q ... are added to those before them, and all to the result, a panel of rows at a time.

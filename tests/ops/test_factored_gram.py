@@ -79,6 +79,19 @@ def test_pointwise_with_every_block_size(blocks, symmetric, isa, monkeypatch):
         check_method(first, second, "pointwise", "full", blocks)
 
 
+@NEEDS_CPP
+@ISAS
+def test_pointwise_does_not_depend_on_the_number_of_threads(isa, monkeypatch):
+    monkeypatch.setenv("TWOPHASE_ISA", isa)
+    a, g = operands(5, n=37, t=1, c=10, p=300, dtype=torch.float32)
+    blocks = []
+    for threads in (1, 3, 17):  # blocks are smaller for 17
+        monkeypatch.setattr(_native, "threads", lambda threads=threads: threads)
+        blocks.append(ops.factored_gram(a, g, backend="cpu"))
+    assert torch.equal(blocks[0], blocks[1])
+    assert torch.equal(blocks[0], blocks[2])
+
+
 def check_method(first, second, method, output, blocks):
     """Compare one method with the definition, on accumulators of two layouts; the upper triangle only if symmetric."""
     exact = from_jacobians(*first, *(second or first), output)
