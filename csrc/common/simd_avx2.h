@@ -17,6 +17,7 @@ struct Avx2F32 {
   static constexpr int lanes = 8;
   static constexpr int rows = 4;  // register tile: rows x (vectors * lanes)
   static constexpr int vectors = 3;
+  static constexpr int active_rows = 4;  // rows of a tile that is fed term by term (active.h)
   static constexpr int dot_left = 5;  // register tile of dot products
   static constexpr int dot_right = 2;
 
@@ -80,6 +81,7 @@ struct Avx2F64 {
   static constexpr int lanes = 4;
   static constexpr int rows = 4;
   static constexpr int vectors = 3;
+  static constexpr int active_rows = 4;  // rows of a tile that is fed term by term (active.h)
   static constexpr int dot_left = 5;
   static constexpr int dot_right = 2;
 

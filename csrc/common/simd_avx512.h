@@ -15,6 +15,7 @@ struct Avx512F32 {
   static constexpr int lanes = 16;
   static constexpr int rows = 8;  // register tile: rows x (vectors * lanes)
   static constexpr int vectors = 2;
+  static constexpr int active_rows = 12;  // rows of a tile that is fed term by term (active.h)
   static constexpr int dot_left = 5;  // register tile of dot products
   static constexpr int dot_right = 5;
 
@@ -53,6 +54,7 @@ struct Avx512F64 {
   static constexpr int lanes = 8;
   static constexpr int rows = 8;
   static constexpr int vectors = 2;
+  static constexpr int active_rows = 12;  // rows of a tile that is fed term by term (active.h)
   static constexpr int dot_left = 5;
   static constexpr int dot_right = 5;
 

@@ -3,6 +3,7 @@
 #include <memory>
 #include <vector>
 
+#include "common/active_groups.h"
 #include "common/parallel.h"
 #include "common/sizes.h"
 #include "common/tiers.h"
@@ -21,6 +22,7 @@ constexpr TypedTiers<LinearInputKernels> tiers = {
 constexpr int64_t left_bytes = int64_t{512} << 10;  // of packed rows, which stay in L2
 constexpr int64_t most_rows = 128;                  // of a task: what it holds back stays in L2, too
 constexpr int64_t tasks_per_thread = 4;             // so that none waits long for the last
+constexpr int64_t most_groups = 32;                 // of a task: their active terms stay in L2
 
 template <class T>
 class LinearInputDriver {
@@ -43,6 +45,7 @@ class LinearInputDriver {
 
   void run() {
     pack_weight();
+    if (leaves_out()) return run_groups();
     parallel_tasks(row_blocks_ * column_blocks_, threads_, [&] {
       auto scratch = std::make_shared<Scratch>(*this);
       return
@@ -73,6 +76,53 @@ class LinearInputDriver {
     });
   }
 
+  // Whether many terms vanish for all outputs of a sample at once, and it may be used.
+  bool leaves_out() {
+    if (f_.positions != 1 || !pays_for_groups(f_.samples, f_.classes, f_.outputs, f_.inputs)) return false;
+    groups_ = std::make_unique<ActiveGroups<T>>(k_.active, f_.samples, f_.classes, f_.outputs);
+    groups_->find(f_.g, f_.classes * f_.outputs, f_.outputs, threads_);
+    return groups_->worth() && weight_is_finite();
+  }
+
+  bool weight_is_finite() const {
+    std::atomic<bool> finite{true};
+    parallel_tasks(f_.outputs, threads_, [&] {
+      return [&](int64_t o) {
+        const T* row = f_.weight + o * f_.weight_output;
+        T odd = 0;
+        for (int64_t i = 0; i < f_.inputs; ++i) odd += row[i * f_.weight_input] - row[i * f_.weight_input];
+        if (odd != 0) finite = false;
+      };
+    });
+    return finite;
+  }
+
+  void run_groups() {
+    const int64_t each =
+        std::clamp(ceil_div(f_.samples, tasks_per_thread * threads_), int64_t{1}, most_groups);
+    parallel_tasks(ceil_div(f_.samples, each), threads_, [&] {
+      auto values = std::make_shared<Workspace<T>>(each * groups_->values_size());
+      auto scale = std::make_shared<std::vector<const T*>>(static_cast<size_t>(each * f_.classes));
+      return [&, each, values, scale](int64_t task) {
+        const int64_t first = task * each, count = std::min(each, f_.samples - first);
+        std::vector<ActiveGroup<T>> packed(static_cast<size_t>(count));
+        for (int64_t n = 0; n < count; ++n) {
+          T* to = values->data() + n * groups_->values_size();
+          packed[static_cast<size_t>(n)] =
+              groups_->pack(first + n, f_.g + (first + n) * f_.classes * f_.outputs, f_.outputs, to);
+        }
+        for (int64_t i = 0; i < count * f_.classes && f_.scale; ++i) {
+          (*scale)[static_cast<size_t>(i)] = f_.scale + (first + i / f_.classes) * f_.inputs;
+        }
+        k_.multiply_groups({{count * f_.classes, f_.inputs, f_.outputs, nullptr, right_.data(),
+                             f_.scale ? scale->data() : nullptr, f_.out + first * f_.classes * f_.inputs,
+                             f_.inputs, f_.add, nullptr},
+                            packed.data(),
+                            f_.classes});
+      };
+    });
+  }
+
   void run_block(int64_t row_block, int64_t column_block, Scratch& s) {
     const int64_t first = row_block * row_step_, rows = std::min(row_step_, rows_ - first);
     const int64_t column = column_block * column_step_;
@@ -92,6 +142,7 @@ class LinearInputDriver {
   const int64_t rows_;
   const int threads_;
   Workspace<T> right_;
+  std::unique_ptr<ActiveGroups<T>> groups_;
   int64_t row_step_, row_blocks_, column_step_, column_blocks_;
 };
 

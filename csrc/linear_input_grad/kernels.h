@@ -2,6 +2,7 @@
 #pragma once
 #include <cstdint>
 
+#include "common/active.h"
 #include "common/pack.h"
 #include "linear_input_grad/linear_input_grad.h"
 
@@ -19,6 +20,14 @@ struct LinearInputBlock {
   T* partial;  // rows * partial_columns
 };
 
+// Whole samples of it, whose rows are fed by their active terms (common/active.h) instead of `left`.
+template <class T>
+struct LinearInputGroups {
+  LinearInputBlock<T> block;
+  const ActiveGroup<T>* groups;
+  int64_t group_rows;
+};
+
 template <class T>
 struct LinearInputKernels {
   int64_t width;            // rows of a packed panel
@@ -27,6 +36,8 @@ struct LinearInputKernels {
   void (*pack)(const Rows<T>& source, int64_t first, int64_t count, int64_t depth, T* panels,
                int64_t panel_stride, int64_t width, int64_t start);
   void (*multiply)(const LinearInputBlock<T>& block);
+  ActiveKernels<T> active;
+  void (*multiply_groups)(const LinearInputGroups<T>& groups);
 };
 
 extern const LinearInputKernels<float> linear_input_avx2_f32;

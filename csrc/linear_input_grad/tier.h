@@ -1,5 +1,6 @@
 // The kernels of one vector tier, written once; included once by each tier's file.
 #pragma once
+#include "common/active.h"
 #include "common/pack.h"
 #include "common/sizes.h"
 #include "common/tile.h"
@@ -93,9 +94,23 @@ inline void multiply(const LinearInputBlock<typename S::T>& f) {
   }
 }
 
+// A panel of the weight stays in L2 while the samples go by.
+template <class S>
+inline void multiply_groups(const LinearInputGroups<typename S::T>& f) {
+  const LinearInputBlock<typename S::T>& block = f.block;
+  const Finish<S> finish{block.out, block.out_row, block.columns, nullptr, block.scale, 0, block.add};
+  for (int64_t j = 0; j < block.columns; j += panel_width<S>) {
+    const typename S::T* panel = block.right + j * block.terms;
+    for (int64_t i = 0; i < block.rows; i += f.group_rows) {
+      active_product<S>(f.groups[i / f.group_rows], panel, f.group_rows, i, j, block.columns - j, finish);
+    }
+  }
+}
+
 template <class S>
 constexpr LinearInputKernels<typename S::T> linear_input_kernels() {
-  return {panel_width<S>, S::rows, partial_columns<S>, pack_rows<S>, multiply<S>};
+  return {panel_width<S>,      S::rows,           partial_columns<S>, pack_rows<S>, multiply<S>,
+          active_kernels<S>(), multiply_groups<S>};
 }
 
 }  // namespace
