@@ -52,7 +52,9 @@ class BlockDriver {
     for (int64_t j = 0; upper && j < right.blocks(); ++j) pairs.emplace_back(j, j);  // half the work: last
     const auto task = [&](int64_t index) -> BlockTask<T> {
       const auto [i, j] = pairs[static_cast<size_t>(index)];
-      return {&f_, left.block(i), right.block(j), blocks_.rows, blocks_.depth, upper && i == j};
+      BlockTask<T> block{&f_, left.block(i), right.block(j), blocks_.rows, blocks_.depth, upper && i == j};
+      if (!right.finite()) block.left.active = nullptr;  // zero times infinity is not zero
+      return block;
     };
     parallel_tasks(static_cast<int64_t>(pairs.size()), threads_, [&] {
       auto scratch = std::make_unique<Workspace<T>>(kernels_.block_scratch(task(0)));

@@ -3,6 +3,7 @@
 #pragma once
 #include <cstdint>
 
+#include "common/active.h"
 #include "common/pack.h"
 #include "factored_gram/factored_gram.h"
 
@@ -15,6 +16,7 @@ struct PackedBlock {
   const T* a;
   const T* g;
   int64_t first, samples;
+  const ActiveGroup<T>* active;  // pointwise: each sample's rows by their active terms; or null
 };
 
 // One block of samples against another, for the methods tiles and pointwise.
@@ -48,6 +50,7 @@ struct FactoredKernels {
   void (*pointwise)(const BlockTask<T>& task, T* scratch);
   int64_t (*half_scratch)(const HalfTask<T>& task);
   void (*half)(const HalfTask<T>& task, T* scratch);
+  ActiveKernels<T> active;
 };
 
 extern const FactoredKernels<float> factored_avx2_f32;

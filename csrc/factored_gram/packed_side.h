@@ -2,8 +2,11 @@
 // instructions.
 #pragma once
 #include <algorithm>
+#include <memory>
 #include <numeric>
+#include <vector>
 
+#include "common/active_groups.h"
 #include "common/parallel.h"
 #include "common/sizes.h"
 #include "common/workspace.h"
@@ -16,6 +19,8 @@ template <class T>
 Rows<T> input_rows(const FactoredSide<T>& side) {
   return {side.a, side.positions, side.a_sample, side.a_position, side.a_input};
 }
+
+constexpr int64_t most_group_rows = 64;  // a chunk of rows holds several groups
 
 // A range of samples of one side, packed in blocks that start at a panel each.
 template <class T>
@@ -34,21 +39,43 @@ class PackedSide {
         a_block_(up(block * side.positions, k.width) * f.inputs),
         g_block_(pointwise_ ? up(block * side.classes, k.width) * f.outputs
                             : up(block * side.positions, k.width) * side.classes * f.outputs),
+        looks_(pointwise_ && side.g_output == 1 && side.classes <= most_group_rows &&
+               pays_for_groups(side.samples, side.classes, f.outputs, side.classes)),
         a_(a_block_ * blocks()),
         g_(g_block_ * blocks()) {}
 
   int64_t blocks() const { return ceil_div(last_ - first_, block_); }
 
   PackedBlock<T> block(int64_t i) {
-    return {a_.data() + i * a_block_, g_.data() + i * g_block_, first_ + i * block_, samples(i)};
+    const ActiveGroup<T>* active = packed_.empty() ? nullptr : packed_.data() + i * block_;
+    return {a_.data() + i * a_block_, g_.data() + i * g_block_, first_ + i * block_, samples(i), active};
   }
 
   void pack(int threads) {
     parallel_tasks(blocks(), threads, [&] { return [&](int64_t i) { pack_block(i); }; });
+    if (looks_) find_active(threads);
   }
+
+  // Whether nothing is lost where products with zeros are left out; known after packing.
+  bool finite() const { return groups_ && groups_->finite(); }
 
  private:
   int64_t samples(int64_t i) const { return std::min(block_, last_ - first_ - i * block_); }
+
+  void find_active(int threads) {
+    groups_ = std::make_unique<ActiveGroups<T>>(kernels_.active, last_ - first_, side_.classes, outputs_);
+    groups_->find(side_.g + first_ * side_.g_sample, side_.g_sample, side_.g_class, threads);
+    if (!groups_->worth()) return;
+    values_ = std::make_unique<Workspace<T>>((last_ - first_) * groups_->values_size());
+    packed_.resize(static_cast<size_t>(last_ - first_));
+    parallel_tasks(last_ - first_, threads, [&] {
+      return [&](int64_t n) {
+        packed_[static_cast<size_t>(n)] =
+            groups_->pack(n, side_.g + (first_ + n) * side_.g_sample, side_.g_class,
+                          values_->data() + n * groups_->values_size());
+      };
+    });
+  }
 
   void pack_block(int64_t i) {
     const int64_t n = first_ + i * block_, count = samples(i) * side_.positions, width = kernels_.width;
@@ -74,7 +101,11 @@ class PackedSide {
   const FactoredKernels<T>& kernels_;
   const bool pointwise_;
   const int64_t inputs_, outputs_, block_, first_, last_, a_block_, g_block_;
+  const bool looks_;  // for terms that are zero in all rows of a sample
   Workspace<T> a_, g_;
+  std::unique_ptr<ActiveGroups<T>> groups_;
+  std::unique_ptr<Workspace<T>> values_;
+  std::vector<ActiveGroup<T>> packed_;
 };
 
 // Samples per group such that the packed operands of a group have at most `workspace` elements.

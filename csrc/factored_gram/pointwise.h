@@ -126,6 +126,21 @@ struct PointwiseChunk {
                panels_at<S>(task.right.g, column, f.outputs, q), store, diagonal);
   }
 
+  // The same, without the terms that vanish for all outputs of a sample of the rows; a right panel stays in
+  // L2.
+  void run_active() const {
+    const bool contiguous = f.out_e == 1 && f.out_m == f.right.classes;
+    const ScaleAndAdd<S> epilogue{weights, to, offsets, columns, contiguous, nullptr, partial_row};
+    const int64_t group = f.left.classes;
+    for (int64_t j = 0; j < columns; j += panel_width<S>) {
+      const T* panel = panels_at<S>(task.right.g, column + j, f.outputs, 0).data;
+      const int64_t last = task.on_diagonal ? smaller(rows, column + j + panel_width<S> - row) : rows;
+      for (int64_t i = 0; i < last; i += group) {
+        active_product<S>(task.left.active[(row + i) / group], panel, group, i, j, columns - j, epilogue);
+      }
+    }
+  }
+
   // Terms q ... are added to those before them, and all to the result, a panel of rows at a time.
   void finish(int64_t q, int64_t diagonal) const {
     const bool contiguous = f.out_e == 1 && f.out_m == f.right.classes;
@@ -154,15 +169,21 @@ inline void run_pointwise(const BlockTask<typename S::T>& task, typename S::T* s
   const FactoredGram<typename S::T>& f = *task.problem;
   const int64_t step = chunk_rows<S>(task.rows), stride = up(task.right.samples, S::lanes);
   const int64_t rows = task.left.samples * f.left.classes, columns = task.right.samples * f.right.classes;
+  const bool active = task.left.active != nullptr;
+  const int64_t row_step = active ? step / f.left.classes * f.left.classes : step;  // whole samples
   product_blocked<S>(task.left.samples, task.right.samples, f.inputs, task.depth,
                      panels_at<S>(task.left.a, 0, f.inputs, 0), panels_at<S>(task.right.a, 0, f.inputs, 0),
                      scratch, stride);
   PointwiseChunk<S> chunk(task, scratch, stride, step);
   for (int64_t j = 0; j < columns; j += step) {
     chunk.set_columns(j, smaller(step, columns - j));
-    for (int64_t i = 0; i < rows; i += step) {
-      chunk.set_rows(i, smaller(step, rows - i));
-      chunk.run();
+    for (int64_t i = 0; i < rows; i += row_step) {
+      chunk.set_rows(i, smaller(row_step, rows - i));
+      if (active) {
+        chunk.run_active();
+      } else {
+        chunk.run();
+      }
     }
   }
 }

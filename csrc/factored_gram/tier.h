@@ -15,8 +15,8 @@ inline int64_t block_scratch(const BlockTask<typename S::T>& task) {
 
 template <class S>
 constexpr FactoredKernels<typename S::T> factored_kernels() {
-  return {panel_width<S>, S::lanes,         pack_rows<S>,    block_scratch<S>,
-          run_tiles<S>,   run_pointwise<S>, half_scratch<S>, run_half<S>};
+  return {panel_width<S>,   S::lanes,        pack_rows<S>, block_scratch<S>,   run_tiles<S>,
+          run_pointwise<S>, half_scratch<S>, run_half<S>,  active_kernels<S>()};
 }
 
 }  // namespace

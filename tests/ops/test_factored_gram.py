@@ -80,7 +80,7 @@ def test_pointwise_with_every_block_size(blocks, symmetric, isa, monkeypatch):
 
 
 @NEEDS_CPP
-@ISAS
+@EACH_ISA
 def test_pointwise_does_not_depend_on_the_number_of_threads(isa, monkeypatch):
     monkeypatch.setenv("TWOPHASE_ISA", isa)
     a, g = operands(5, n=37, t=1, c=10, p=300, dtype=torch.float32)
