@@ -37,12 +37,27 @@ def held(monkeypatch):
 
 
 @pytest.mark.parametrize("output", ["full", "trace", "diagonal"])
-def test_factors_of_one_tile_are_not_kept(held, output):
+def test_factors_of_one_tile_are_not_kept(held, output, monkeypatch):
+    monkeypatch.setattr(block, "WAITING_BYTES", 0)
     model, x = deep_net().double(), images(6)
     kernel = tp.entk(model, x, output=output, tile=6)
     assert held
     assert max(held) == 1
     torch.testing.assert_close(kernel, naive_entk(model, x, output=output), rtol=1e-10, atol=1e-10)
+
+
+def test_small_factors_wait_and_are_added_in_the_order_of_the_parameters(held, monkeypatch):
+    model, x = deep_net().double(), images(6)
+    added, add = [], block.Block._add
+
+    def noted(self, accumulator, name, shelves):
+        added.append(name)
+        add(self, accumulator, name, shelves)
+
+    monkeypatch.setattr(block.Block, "_add", noted)
+    tp.entk(model, x, tile=6)
+    assert added == [name for name, _ in model.named_parameters() if name in added]
+    assert max(held) > 10
 
 
 def test_factors_of_several_tiles_wait_for_each_other(held):

@@ -17,7 +17,7 @@ from twophase_fast.ntk.inputs import Batch
 from twophase_fast.ntk.plan import Group
 from twophase_fast.ntk.probe import Structure
 from twophase_fast.ntk.readout import LiftedAccumulator, ReadoutFactor
-from twophase_fast.ntk.shelf import Shelf
+from twophase_fast.ntk.shelf import SMALL_BYTES, WAITING_BYTES, Shelf
 from twophase_fast.ntk.survey import method_of
 from twophase_fast.rules.factors import Factor
 
@@ -85,13 +85,17 @@ class Block:
     def _add_group(self, position: int, chunk: slice, own: dict[str, Accumulator | LiftedAccumulator]) -> None:
         """Capture one group on both sides for some of the outputs and add its Gram blocks."""
         group, info = self._plan.groups[position], self._all.info
+        waiting = 0
 
         def finish(name: str, shelf: Shelf) -> None:
-            if not shelf.empty:
-                with info.timed("gram"):
-                    own[name].select(chunk)
-                    self._add(own[name], name, [shelf])
-                    own[name].let_go()
+            nonlocal waiting
+            if shelf.bytes <= SMALL_BYTES and waiting + shelf.bytes <= WAITING_BYTES:
+                waiting += shelf.bytes
+                return
+            with info.timed("gram"):
+                own[name].select(chunk)
+                self._add(own[name], name, [shelf])
+                own[name].let_go()
 
         at_once = finish if self._adds_at_once() else None
         with self._lanes.capture(), info.timed("capture"):

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
+from twophase_fast.ntk.shelf import SMALL_BYTES, WAITING_BYTES
+
 if TYPE_CHECKING:
     from twophase_fast.ntk.sizer import Sizer
 
@@ -61,7 +63,7 @@ class Meter:
         self._stored = self._passed = self._arriving = self._passing_most = 0
         self._arrivals: dict[int, int] = {}
         self._passing: dict[int, int] = {}
-        self._wide = self._narrow = self._one = 0
+        self._wide = self._narrow = self._one = self._waiting = 0
         self._per_alive = shape.tile * shape.at_once
         self._alive = sizer.program.alive
         self._flowing = self._per_alive * max(self._alive.values(), default=0)
@@ -88,6 +90,7 @@ class Meter:
             if not self._passing.keys().isdisjoint(more.arrivals):
                 alone = [count for node, count in self._passing.items() if node not in self._arrivals]
                 self._passing_most = max(alone, default=0)
+        self._waiting += more.stored if more.stored <= SMALL_BYTES else 0
         self._wide = max(self._wide, more.wide)
         self._narrow += more.narrow
 
@@ -103,7 +106,8 @@ class Meter:
         """Bytes at the peak, less cotangents at cuts; where one tile holds all samples, its own are the factors."""
         if self._adds_at_once:
             last = 0 if self._in_place else self._one
-            return self._always + self.transient + last + min(self._largest_slice, self._narrow)
+            kept = min(self._waiting, WAITING_BYTES)
+            return self._always + self.transient + last + kept + min(self._largest_slice, self._narrow)
         slices = self._slices * min(self._largest_slice, max(self._wide, self._narrow))
         kept = self._passed if self._whole else self._stored
         return self._always + max(kept + self.transient, self._stored + slices)

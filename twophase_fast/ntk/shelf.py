@@ -19,6 +19,11 @@ from twophase_fast._pages import room
 from twophase_fast._types import UnsupportedModelError
 from twophase_fast.rules.factors import Conv, Dense, Factor, Outer, Tiled, concat, shrinks
 
+SMALL_BYTES = 2**20  # a factor of so many bytes may wait until the pull-back is done
+WAITING_BYTES = 2**24  # all that wait
+"""Blocks of small factors, those of the last layers among them, are often the largest: added last, they are rounded
+once, while all that is added to them would be rounded to their size."""
+
 
 class Shelf:
     """Room for one parameter's factor.
@@ -64,6 +69,11 @@ class Shelf:
             if place.data_ptr() != part.data_ptr():  # else it was written there
                 place.copy_(part)
         self._filled += 1
+
+    @property
+    def bytes(self) -> int:
+        """Bytes of what is kept."""
+        return sum(tensor.numel() * tensor.element_size() for tensor in self.tensors())
 
     def tensors(self) -> list[torch.Tensor]:
         """Return every tensor that is kept."""
