@@ -4,6 +4,7 @@ As on a GPU, tensors of two devices do not meet in one operation, and work goes 
 inside `Waiting.forbidden` whatever would make the host wait fails. Torch's own device `meta` lends its name.
 """
 
+import weakref
 from contextlib import contextmanager
 
 import torch
@@ -53,6 +54,44 @@ class Waiting:
 waiting = Waiting()
 
 
+class Ledger:
+    """Bytes that tensors on `DEVICE` hold, now and at most."""
+
+    def __init__(self) -> None:
+        self.now = self.most = 0
+        self._held: dict[int, int] = {}  # address -> tensors there
+
+    def enter(self, tensor) -> None:
+        """Count a tensor's memory until no tensor is there any more."""
+        memory = tensor.inner.untyped_storage()
+        address, size = memory.data_ptr(), memory.nbytes()
+        if address not in self._held:
+            self._held[address] = 0
+            self.now += size
+            self.most = max(self.most, self.now)
+        self._held[address] += 1
+        weakref.finalize(tensor, self._leave, address, size)
+
+    def _leave(self, address: int, size: int) -> None:
+        self._held[address] -= 1
+        if not self._held[address]:
+            del self._held[address]
+            self.now -= size
+
+    @contextmanager
+    def follow(self):
+        """Count what is made inside."""
+        global _ledger
+        _ledger = self
+        try:
+            yield self
+        finally:
+            _ledger = None
+
+
+_ledger: Ledger | None = None
+
+
 class Pretend(torch.Tensor):
     """A tensor on `DEVICE`; its values are in `inner`, on the CPU."""
 
@@ -68,6 +107,8 @@ class Pretend(torch.Tensor):
             device=DEVICE,
         )
         tensor.inner = inner
+        if _ledger is not None:
+            _ledger.enter(tensor)
         return tensor
 
     def data_ptr(self):

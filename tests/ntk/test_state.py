@@ -9,6 +9,7 @@ from torch import nn
 
 import twophase_fast as tp
 from twophase_fast._types import InputError, UnsupportedModelError
+from twophase_fast.ntk import checks
 from twophase_fast.ntk.checks import all_finite
 
 
@@ -121,6 +122,8 @@ def test_parameter_hooks_do_not_fire():
 
 @pytest.mark.parametrize(("values", "finite"), [([3e38, 3e38], True), ([1.0, float("nan")], False), ([], True)])
 @pytest.mark.parametrize("infinite", [(), (float("inf"), -float("inf"))])
-def test_all_finite(values, finite, infinite):
+@pytest.mark.parametrize("on_gpu", [False, True])
+def test_all_finite(values, finite, infinite, on_gpu, monkeypatch):
+    monkeypatch.setattr(checks, "is_asynchronous", lambda device: on_gpu)
     tensor = torch.tensor([*values, *infinite], requires_grad=True)
     assert bool(all_finite(tensor)) == (finite and not infinite)

@@ -171,7 +171,10 @@ def test_rows_and_columns_that_no_cotangent_reaches_are_zero(backend):
     assert (out[:, :, [2, 3, 6]] == 1).all()
 
 
-def test_the_reference_convolves_in_ieee_arithmetic(monkeypatch):
+@pytest.mark.parametrize(
+    ("backend", "precision"), [("reference", "highest"), ("library", "highest"), ("library", "medium")]
+)
+def test_torch_convolves_in_ieee_arithmetic(backend, precision, monkeypatch):
     conv, seen, plain = torch.backends.cudnn.conv, [], reference._TRANSPOSED[2]
     if not hasattr(conv, "fp32_precision"):
         pytest.skip("this torch has no such switch for convolutions")
@@ -184,7 +187,8 @@ def test_the_reference_convolves_in_ieee_arithmetic(monkeypatch):
     before = conv.fp32_precision
     try:
         conv.fp32_precision = "tf32"
-        ops.conv_input_grad(randn(20, 1, 2, 4, 4), randn(21, 2, 2, 3, 3), (4, 4), padding=1, backend="reference")
+        options = {"padding": 1, "precision": precision, "backend": backend}
+        ops.conv_input_grad(randn(20, 1, 2, 4, 4), randn(21, 2, 2, 3, 3), (4, 4), **options)
         assert seen == ["ieee"]
         assert conv.fp32_precision == "tf32"
     finally:

@@ -77,3 +77,10 @@ def test_aligned_operands_reach_the_tensor_cores(precision, rows, compiled):
     assert len(products) == 2
     assert all("wgmma.mma_async" in kernel.asm["ptx"] for kernel in products)
     assert all("cp.async.cg.shared.global" in kernel.asm["ptx"] for kernel in products)  # 16 bytes at a time
+
+
+def test_operands_that_are_missing_compile(compiled):
+    g, channel, statistics = torch.ones(2, 3, 4, 70), torch.ones(4), torch.ones(2, 4)
+    _dispatch._table["batch_norm_grad"]["triton"].run(g, g[:, 0].contiguous(), channel, channel, None, None)
+    _dispatch._table["layer_norm_grad"]["triton"].run(g, g[:, 0].contiguous(), statistics, statistics, None)
+    assert {kernel.name for kernel in compiled} >= {"batch_norm_kernel", "layer_norm_kernel"}

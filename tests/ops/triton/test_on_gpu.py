@@ -62,9 +62,17 @@ def budget_on_cpu(case, inputs: dict, exact: list[torch.Tensor]) -> float:
         return budget(case, inputs, exact)
 
 
-@pytest.mark.parametrize("case", LIBRARY, ids=str)
-def test_products_of_a_library_are_not_rounded_to_tf32(case, monkeypatch):
+@pytest.fixture
+def tf32(monkeypatch):
+    """A session that allows TF32."""
     monkeypatch.setattr(torch.backends.cudnn.conv, "fp32_precision", "tf32")
+    torch.set_float32_matmul_precision("high")
+    yield
+    torch.set_float32_matmul_precision("highest")
+
+
+@pytest.mark.parametrize("case", LIBRARY, ids=str)
+def test_products_of_a_library_are_not_rounded_to_tf32(case, tf32):
     for dtype in case.dtypes:
         for sizes in case.sizes[::EVERY]:
             inputs = case.inputs(sizes, dtype)
