@@ -1,5 +1,5 @@
-// Memory asked for during Winograd's products, which leave it idle: turning planes to positions and back
-// touches so many lines at a time that the processor does not see them coming.
+// Memory asked for during Winograd's products, which leave it idle: turning short planes to positions and
+// back touches so many lines at a time that the processor does not see them coming.
 #pragma once
 #include "conv_input_grad/rows.h"
 
@@ -64,15 +64,20 @@ class Lines {
   int64_t size_ = 0;
 };
 
-// What is asked for: the cotangents of the next tiles, and room for the results of these.
+// What is asked for: first room for the results of these tiles, then the cotangents of the next, each a few
+// lines at a time and about `times` times. Nearer to their use fewer have been pushed out of the cache again.
 template <class T>
 struct Ahead {
   Lines<T> taken, given;
-  int64_t some_taken, some_given;  // at a time
+  int64_t times, some_taken = (taken.count() + times - 1) / times,
+                 some_given = (given.count() + times - 1) / times;
 
   __attribute__((noinline)) void ask() {
-    taken.template ask<false>(some_taken);
-    given.template ask<true>(some_given);
+    if (times-- > 0) {
+      given.template ask<true>(some_given);
+    } else {
+      taken.template ask<false>(some_taken);
+    }
   }
 };
 

@@ -25,6 +25,8 @@ int64_t ceil_div(int64_t size, int64_t by) { return (size + by - 1) / by; }
 int64_t up(int64_t size, int64_t to) { return ceil_div(size, to) * to; }
 
 constexpr int64_t block_bytes = int64_t{512} << 10;  // of the scratch that a task goes through again
+constexpr int64_t short_bytes = int64_t{256} << 10;  // the same where what comes next is asked for
+constexpr int64_t short_plane = int64_t{4} << 10;    // bytes from which the processor sees ahead what is read
 constexpr int64_t large_kernels = int64_t{2} << 20;  // bytes that do not stay in the cache of a core
 constexpr int64_t few_tiles = int64_t{16}
                               << 20;  // bytes of transformed cotangents that stay in the cache of all
@@ -117,7 +119,7 @@ class Winograd {
     for (int64_t panel = 0; panel < panels_; ++panel) {
       const T* own = kernels + panel * f_.cout * k_.width;
       w_.multiply(plan_, {panel, 0, f_.cout, rows.count * plan_.across, memory.places.data(), own,
-                          kernel_plane, memory.products.data(), rows});
+                          kernel_plane, memory.products.data(), asks() ? rows : WinogradRows{}});
       w_.back(plan_, rows.first, rows.count, panel, memory.products.data(), memory.positions.data());
     }
   }
@@ -151,6 +153,9 @@ class Winograd {
     });
   }
 
+  // Whether the next cotangents are asked for during products.
+  bool asks() const { return bytes(f_.out_height * f_.out_width) < short_plane; }
+
   static int64_t bytes(int64_t elements) { return elements * static_cast<int64_t>(sizeof(T)); }
   int64_t places() const { return w_.points * w_.points; }
   int64_t places_size(int64_t rows) const {
@@ -169,7 +174,8 @@ class Winograd {
 
   // Rows of tiles by the size of their scratch, about equally many for every task.
   void cut() {
-    const int64_t tiles = std::max(least_tiles, block_bytes / bytes(places() * (f_.cout + k_.width)));
+    const int64_t tiles =
+        std::max(least_tiles, (asks() ? short_bytes : block_bytes) / bytes(places() * (f_.cout + k_.width)));
     const int64_t tasks = ceil_div(all_rows_, std::max<int64_t>(1, tiles / plan_.across));
     rows_ = ceil_div(all_rows_, up(tasks, threads_));
     set_planes();

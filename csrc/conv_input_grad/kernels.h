@@ -21,8 +21,8 @@ struct WinogradPlan {
   int64_t place_plane, product_plane;  // elements between places of transformed cotangents and of products
 };
 
-// Rows of tiles, of all images counted through. Their results, and the cotangents of the `next` rows after
-// them, are asked for during products; none with 0.
+// Rows of tiles, of all images counted through. Room for their results, and then the cotangents of the `next`
+// rows after them, are asked for from memory during products.
 struct WinogradRows {
   int64_t first, count, next;
 };
@@ -37,7 +37,7 @@ struct WinogradProduct {
   const T* kernels;  // [last - from, panel]
   int64_t kernel_plane;
   T* products;        // [tiles, panel]
-  WinogradRows rows;  // of the tiles
+  WinogradRows rows;  // of the tiles, or none: nothing is asked for
 };
 
 template <class T>

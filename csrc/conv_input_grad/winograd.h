@@ -205,24 +205,20 @@ inline Ahead<typename S::T> ahead_of(const WinogradPlan<typename S::T>& plan,
   const int64_t first = f.panel * width, panels = (p.cin + width - 1) / width;
   const int64_t taken = p.out_height * p.out_width, given = p.height * p.width;
   const int64_t share = (p.cout + panels - 1) / panels, from = smaller(p.cout, f.panel * share);
-  Ahead<typename S::T> ahead{
-      {{p.g + from * taken, p.g_image, taken, smaller(share, p.cout - from), p.out_width, p.out_height},
-       F::results,
-       plan.down,
-       f.rows.first + f.rows.count,
-       f.rows.next},
-      {{p.out + first * given, p.out_image, given, smaller(width, p.cin - first), p.width, p.height},
-       F::results,
-       plan.down,
-       f.rows.first,
-       f.rows.count},
-      0,
-      0};
   const int64_t vectors = (smaller(width, p.cin - first) + S::lanes - 1) / S::lanes;
-  const int64_t times = larger(1, places * (f.tiles * vectors / accumulators<S>));
-  ahead.some_taken = (ahead.taken.count() + times - 1) / times;
-  ahead.some_given = (ahead.given.count() + times - 1) / times;
-  return ahead;
+  const int64_t times = larger(1, places * (f.tiles * vectors / accumulators<S>) / 2);
+  const int64_t row = f.rows.first, next = row + f.rows.count;
+  return {{{p.g + from * taken, p.g_image, taken, smaller(share, p.cout - from), p.out_width, p.out_height},
+           F::results,
+           plan.down,
+           next,
+           f.rows.next},
+          {{p.out + first * given, p.out_image, given, smaller(width, p.cin - first), p.width, p.height},
+           F::results,
+           plan.down,
+           row,
+           f.rows.count},
+          times};
 }
 
 // Products at all places for one panel of input channels and all output channels from ... last - 1, whose
