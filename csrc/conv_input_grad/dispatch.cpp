@@ -20,6 +20,8 @@ constexpr TypedTiers<ConvInputKernels> tiers = {
 };
 
 constexpr int64_t block_bytes = int64_t{512} << 10;  // of the scratch that a task goes through again
+constexpr int64_t short_bytes = int64_t{256} << 10;  // the same where what comes next is asked for
+constexpr int64_t short_plane = int64_t{4} << 10;    // bytes from which the processor sees ahead what is read
 constexpr int64_t large_kernels = int64_t{2} << 20;  // bytes that do not stay in the cache of a core
 constexpr int64_t few_tiles = int64_t{16}
                               << 20;  // bytes of transformed cotangents that stay in the cache of all
@@ -75,25 +77,46 @@ class Winograd {
   }
 
  private:
+  struct Scratch {
+    Scratch(const Winograd& w, int64_t places_size, int64_t rows)
+        : positions(w.positions_size(rows)),
+          places(places_size),
+          products(w.places() * w.plan_.product_plane) {}
+    Workspace<T> positions, places, products;
+  };
+
   // Tasks of some rows of tiles, for all channels.
   void run_by_tiles() {
     cut();
     const int64_t kernel_plane = panels_ * k_.width * f_.cout + line_elements<T>;
     Workspace<T> kernels(places() * kernel_plane);
     transform(kernels.data(), kernel_plane);
-    parallel_tasks(ceil_div(all_rows_, rows_), threads_, [&] {
+    const int64_t blocks = ceil_div(all_rows_, rows_), tasks = ceil_div(blocks, blocks_of_task(blocks));
+    parallel_tasks(tasks, threads_, [&] {
       const auto memory = std::make_shared<Scratch>(*this, places_size(rows_), rows_);
       return [&, memory](int64_t task) {
-        const int64_t row = task * rows_, rows = std::min(rows_, all_rows_ - row);
-        w_.forward(plan_, row, rows, memory->positions.data(), memory->places.data());
-        for (int64_t panel = 0; panel < panels_; ++panel) {
-          const T* own = kernels.data() + panel * f_.cout * k_.width;
-          w_.multiply(plan_, {panel, 0, f_.cout, rows * plan_.across, memory->places.data(), own,
-                              kernel_plane, memory->products.data()});
-          w_.back(plan_, row, rows, panel, memory->products.data(), memory->positions.data());
+        const int64_t step = blocks_of_task(blocks) * rows_, last = std::min(all_rows_, (task + 1) * step);
+        for (int64_t row = task * step; row < last; row += rows_) {
+          const int64_t rows = std::min(rows_, last - row);
+          run_block({row, rows, std::min(rows_, last - row - rows)}, kernels.data(), kernel_plane, *memory);
         }
       };
     });
+  }
+
+  // Adjacent blocks, so that one can ask for the cotangents of the next.
+  int64_t blocks_of_task(int64_t blocks) const {
+    return std::max<int64_t>(1, blocks / (2 * tasks_per_thread * threads_));
+  }
+
+  void run_block(const WinogradRows& rows, const T* kernels, int64_t kernel_plane, Scratch& memory) const {
+    w_.forward(plan_, rows.first, rows.count, memory.positions.data(), memory.places.data());
+    for (int64_t panel = 0; panel < panels_; ++panel) {
+      const T* own = kernels + panel * f_.cout * k_.width;
+      w_.multiply(plan_, {panel, 0, f_.cout, rows.count * plan_.across, memory.places.data(), own,
+                          kernel_plane, memory.products.data(), asks() ? rows : WinogradRows{}});
+      w_.back(plan_, rows.first, rows.count, panel, memory.products.data(), memory.positions.data());
+    }
   }
 
   // Few tiles, many kernels: a task makes the kernels of one panel, a part at a time, and uses them at once.
@@ -110,21 +133,23 @@ class Winograd {
         for (int64_t from = 0; from < f_.cout; from += product_depth) {
           const int64_t last = std::min(from + product_depth, f_.cout);
           w_.transform(plan_, panel, from, last, kernels, kernel_plane);
-          w_.multiply(plan_, {panel, from, last, all_rows_ * plan_.across, places.data(), kernels,
-                              kernel_plane, memory->products.data()});
+          w_.multiply(plan_, {panel,
+                              from,
+                              last,
+                              all_rows_ * plan_.across,
+                              places.data(),
+                              kernels,
+                              kernel_plane,
+                              memory->products.data(),
+                              {}});
         }
         w_.back(plan_, 0, all_rows_, panel, memory->products.data(), memory->positions.data());
       };
     });
   }
 
-  struct Scratch {
-    Scratch(const Winograd& w, int64_t places_size, int64_t rows)
-        : positions(w.positions_size(rows)),
-          places(places_size),
-          products(w.places() * w.plan_.product_plane) {}
-    Workspace<T> positions, places, products;
-  };
+  // Whether the next cotangents are asked for during products.
+  bool asks() const { return bytes(f_.out_height * f_.out_width) < short_plane; }
 
   static int64_t bytes(int64_t elements) { return elements * static_cast<int64_t>(sizeof(T)); }
   int64_t places() const { return w_.points * w_.points; }
@@ -144,7 +169,8 @@ class Winograd {
 
   // Rows of tiles by the size of their scratch, about equally many for every task.
   void cut() {
-    const int64_t tiles = std::max(least_tiles, block_bytes / bytes(places() * (f_.cout + k_.width)));
+    const int64_t tiles =
+        std::max(least_tiles, (asks() ? short_bytes : block_bytes) / bytes(places() * (f_.cout + k_.width)));
     const int64_t tasks = ceil_div(all_rows_, std::max<int64_t>(1, tiles / plan_.across));
     rows_ = ceil_div(all_rows_, up(tasks, threads_));
     set_planes();

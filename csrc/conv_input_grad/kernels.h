@@ -21,6 +21,12 @@ struct WinogradPlan {
   int64_t place_plane, product_plane;  // elements between places of transformed cotangents and of products
 };
 
+// Rows of tiles, of all images counted through. Room for their results, and then the cotangents of the `next`
+// rows after them, are asked for from memory during products.
+struct WinogradRows {
+  int64_t first, count, next;
+};
+
 // For one panel: products(t, i) (+)= sum over channels q of places(t, q) kernels(q, i); adds unless `from` is
 // 0.
 template <class T>
@@ -30,7 +36,8 @@ struct WinogradProduct {
   const T* places;   // [groups, tiles, lanes], all channels
   const T* kernels;  // [last - from, panel]
   int64_t kernel_plane;
-  T* products;  // [tiles, panel]
+  T* products;        // [tiles, panel]
+  WinogradRows rows;  // of the tiles, or none: nothing is asked for
 };
 
 template <class T>

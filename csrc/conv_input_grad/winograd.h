@@ -3,6 +3,7 @@
 // results back, so that every transform works on whole registers whatever the images' size.
 #pragma once
 #include "common/pack.h"
+#include "conv_input_grad/ahead.h"
 #include "conv_input_grad/kernels.h"
 #include "conv_input_grad/rows.h"
 #include "conv_input_grad/transforms.h"
@@ -142,14 +143,19 @@ inline void forward(const WinogradPlan<typename S::T>& plan, int64_t first_row, 
   });
 }
 
+template <class S>
+constexpr int accumulators = S::lanes * sizeof(typename S::T) == 64 ? 24 : 12;  // of 32 or 16 registers
+
 // Tiles t ... last - 1 against one panel of channels: products(t, i) (+)= sum over q of places(t, q)
 // kernels(q, i), in tiles of R x V registers, what remains in smaller ones.
 template <class S, int R, int V, bool add>
 inline void place_rows(const WinogradPlan<typename S::T>& plan, int64_t t, int64_t last, int64_t terms,
-                       const typename S::T* places, const typename S::T* kernels, typename S::T* products) {
+                       const typename S::T* places, const typename S::T* kernels, typename S::T* products,
+                       Ahead<typename S::T>* ahead) {
   using Reg = typename S::Reg;
   constexpr int64_t width = panel_width<S>;
   for (; t + R <= last; t += R) {
+    if (ahead) ahead->ask();
     const typename S::T *left = places + t * S::lanes, *right = kernels;
     Reg sum[R][V];
 #pragma GCC unroll 32
@@ -175,20 +181,44 @@ inline void place_rows(const WinogradPlan<typename S::T>& plan, int64_t t, int64
       }
   }
   if constexpr (R > 1) {
-    if (t < last) place_rows<S, R / 2, V, add>(plan, t, last, terms, places, kernels, products);
+    if (t < last) place_rows<S, R / 2, V, add>(plan, t, last, terms, places, kernels, products, ahead);
   }
 }
 
 template <class S, int V, bool add>
 inline void place_product(const WinogradPlan<typename S::T>& plan, int64_t channels, int64_t tiles,
                           int64_t terms, const typename S::T* places, const typename S::T* kernels,
-                          typename S::T* products) {
-  constexpr int accumulators = S::lanes * sizeof(typename S::T) == 64 ? 24 : 12;  // of 32 or 16 registers
+                          typename S::T* products, Ahead<typename S::T>* ahead) {
   if (channels > (V - 1) * S::lanes) {
-    place_rows<S, accumulators / V, V, add>(plan, 0, tiles, terms, places, kernels, products);
+    place_rows<S, accumulators<S> / V, V, add>(plan, 0, tiles, terms, places, kernels, products, ahead);
   } else if constexpr (V > 1) {
-    place_product<S, V - 1, add>(plan, channels, tiles, terms, places, kernels, products);
+    place_product<S, V - 1, add>(plan, channels, tiles, terms, places, kernels, products, ahead);
   }
+}
+
+// What to ask for during the products of one panel; its share of the next cotangents.
+template <class S, class F>
+inline Ahead<typename S::T> ahead_of(const WinogradPlan<typename S::T>& plan,
+                                     const WinogradProduct<typename S::T>& f) {
+  constexpr int64_t width = panel_width<S>, places = F::points * F::points;
+  const ConvInputGrad<typename S::T>& p = *plan.problem;
+  const int64_t first = f.panel * width, panels = (p.cin + width - 1) / width;
+  const int64_t taken = p.out_height * p.out_width, given = p.height * p.width;
+  const int64_t share = (p.cout + panels - 1) / panels, from = smaller(p.cout, f.panel * share);
+  const int64_t vectors = (smaller(width, p.cin - first) + S::lanes - 1) / S::lanes;
+  const int64_t times = larger(1, places * (f.tiles * vectors / accumulators<S>) / 2);
+  const int64_t row = f.rows.first, next = row + f.rows.count;
+  return {{{p.g + from * taken, p.g_image, taken, smaller(share, p.cout - from), p.out_width, p.out_height},
+           F::results,
+           plan.down,
+           next,
+           f.rows.next},
+          {{p.out + first * given, p.out_image, given, smaller(width, p.cin - first), p.width, p.height},
+           F::results,
+           plan.down,
+           row,
+           f.rows.count},
+          times};
 }
 
 // Products at all places for one panel of input channels and all output channels from ... last - 1, whose
@@ -197,6 +227,7 @@ template <class S, template <class> class Family>
 inline void multiply(const WinogradPlan<typename S::T>& plan, const WinogradProduct<typename S::T>& f) {
   constexpr int64_t width = panel_width<S>;
   const int64_t channels = smaller(width, plan.problem->cin - f.panel * width);
+  Ahead<typename S::T> asked = ahead_of<S, Family<S>>(plan, f), *ahead = f.rows.count ? &asked : nullptr;
   for (int place = 0; place < Family<S>::points * Family<S>::points; ++place) {
     const typename S::T* places = f.places + place * plan.place_plane + f.from / S::lanes * plan.group;
     const typename S::T* kernels = f.kernels + place * f.kernel_plane;
@@ -205,9 +236,9 @@ inline void multiply(const WinogradPlan<typename S::T>& plan, const WinogradProd
                  places += product_depth / S::lanes * plan.group) {
       const int64_t terms = smaller(product_depth, f.last - q);
       if (q == 0) {
-        place_product<S, S::vectors, false>(plan, channels, f.tiles, terms, places, kernels, products);
+        place_product<S, S::vectors, false>(plan, channels, f.tiles, terms, places, kernels, products, ahead);
       } else {
-        place_product<S, S::vectors, true>(plan, channels, f.tiles, terms, places, kernels, products);
+        place_product<S, S::vectors, true>(plan, channels, f.tiles, terms, places, kernels, products, ahead);
       }
     }
   }
