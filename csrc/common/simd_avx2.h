@@ -18,7 +18,7 @@ struct Avx2F32 {
   static constexpr int rows = 4;  // register tile: rows x (vectors * lanes)
   static constexpr int vectors = 3;
   static constexpr int active_rows = 4;  // rows of a tile that is fed term by term (active.h)
-  static constexpr int dot_left = 5;  // register tile of dot products
+  static constexpr int dot_left = 5;     // register tile of dot products
   static constexpr int dot_right = 2;
 
   static Reg zero() { return _mm256_setzero_ps(); }

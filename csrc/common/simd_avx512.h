@@ -16,7 +16,7 @@ struct Avx512F32 {
   static constexpr int rows = 8;  // register tile: rows x (vectors * lanes)
   static constexpr int vectors = 2;
   static constexpr int active_rows = 12;  // rows of a tile that is fed term by term (active.h)
-  static constexpr int dot_left = 5;  // register tile of dot products
+  static constexpr int dot_left = 5;      // register tile of dot products
   static constexpr int dot_right = 5;
 
   static Reg zero() { return _mm512_setzero_ps(); }

@@ -40,7 +40,7 @@ class PackedSide {
         g_block_(pointwise_ ? up(block * side.classes, k.width) * f.outputs
                             : up(block * side.positions, k.width) * side.classes * f.outputs),
         looks_(pointwise_ && side.g_output == 1 && side.classes <= most_group_rows &&
-               pays_for_groups(side.samples, side.classes, f.outputs, side.classes)),
+               pays_for_groups(side.samples, side.classes, f.outputs, f.right.samples * f.right.classes)),
         a_(a_block_ * blocks()),
         g_(g_block_ * blocks()) {}
 

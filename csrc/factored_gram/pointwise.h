@@ -170,7 +170,7 @@ inline void run_pointwise(const BlockTask<typename S::T>& task, typename S::T* s
   const int64_t step = chunk_rows<S>(task.rows), stride = up(task.right.samples, S::lanes);
   const int64_t rows = task.left.samples * f.left.classes, columns = task.right.samples * f.right.classes;
   const bool active = task.left.active != nullptr;
-  const int64_t row_step = active ? step / f.left.classes * f.left.classes : step;  // whole samples
+  const int64_t row_step = active ? larger(f.left.classes, step / f.left.classes * f.left.classes) : step;
   product_blocked<S>(task.left.samples, task.right.samples, f.inputs, task.depth,
                      panels_at<S>(task.left.a, 0, f.inputs, 0), panels_at<S>(task.right.a, 0, f.inputs, 0),
                      scratch, stride);

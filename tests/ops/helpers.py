@@ -25,6 +25,13 @@ def force(tier: tuple[str, str], monkeypatch) -> str:
     return backend
 
 
+def masked(g: torch.Tensor, seed: int) -> torch.Tensor:
+    """Let about half of the last axis vanish in all rows of a sample [N, C, ..., p], all of it in the first sample."""
+    kept = randn(seed, len(g), *(1,) * (g.ndim - 2), g.shape[-1]) > 0
+    kept[0] = False
+    return g * kept
+
+
 def randn(seed: int, *shape: int, dtype: torch.dtype = torch.float64) -> torch.Tensor:
     """Normal numbers of this shape, the same for every dtype but for their rounding."""
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64).to(dtype)

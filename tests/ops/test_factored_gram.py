@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from tests.ops.helpers import EACH_ISA
+from tests.ops.helpers import EACH_ISA, masked
 from twophase_fast import _native, ops
 from twophase_fast._types import BackendError, InputError
 from twophase_fast.ops.factored_gram import config, cpu, reference
@@ -90,6 +90,35 @@ def test_pointwise_does_not_depend_on_the_number_of_threads(isa, monkeypatch):
         blocks.append(ops.factored_gram(a, g, backend="cpu"))
     assert torch.equal(blocks[0], blocks[1])
     assert torch.equal(blocks[0], blocks[2])
+
+
+MASKED = ((40, 7, 97), (30, 13, 131), (9, 50, 64), (17, 64, 70))  # samples, classes, outputs: enough to look for zeros
+
+
+@NEEDS_CPP
+@EACH_ISA
+@pytest.mark.parametrize("symmetric", [True, False])
+@pytest.mark.parametrize("blocks", [config.Blocks(), TINY], ids=["default", "tiny"])
+def test_pointwise_leaves_out_what_vanishes_for_all_outputs_of_a_sample(blocks, symmetric, isa, monkeypatch):
+    monkeypatch.setenv("TWOPHASE_ISA", isa)
+    for n, c, p in MASKED:
+        a, g = operands(n, n=n, t=1, c=c, p=p)
+        second = None if symmetric else operands(n + 1, n=2 * n, t=1, c=c + 1, p=p)
+        check_method((a, masked(g, c)), second, "pointwise", "full", blocks)
+
+
+@NEEDS_CPP
+@EACH_ISA
+def test_zero_times_infinity_is_not_left_out(isa, monkeypatch):
+    monkeypatch.setenv("TWOPHASE_ISA", isa)
+    a, g = operands(1, n=40, t=1, c=7, p=97, dtype=torch.float32)
+    g = masked(g, 1)
+    other = g.clone()
+    other[5, 3, 0, 8] = torch.inf
+    block = ops.factored_gram(a, g, a, other, backend="cpu")
+    exact = ops.factored_gram(a, g, a, other, backend="reference")
+    assert torch.equal(block.isnan(), exact.isnan())
+    assert block[:, 5, :, 3].isfinite().logical_not().all()
 
 
 def check_method(first, second, method, output, blocks):

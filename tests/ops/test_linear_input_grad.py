@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from tests.ops.helpers import EACH_ISA, EACH_TIER, force, randn
+from tests.ops.helpers import EACH_ISA, EACH_TIER, force, masked, randn
 from twophase_fast import ops
 from twophase_fast._types import InputError
 
@@ -30,6 +30,22 @@ def test_equals_autograd_also_behind_an_elementwise_function(positions, outputs,
         torch.testing.assert_close(out, exact, rtol=1e-12, atol=1e-12)
         ops.linear_input_grad_(out, g, weight, scale=scale, add=True, backend=backend)
         torch.testing.assert_close(out, 2 * exact, rtol=1e-12, atol=1e-12)
+
+
+@EACH_TIER
+@pytest.mark.parametrize("classes", [6, 10, 13])
+def test_leaves_out_what_vanishes_for_all_outputs_of_a_sample(classes, tier, monkeypatch):
+    backend = force(tier, monkeypatch)
+    g, weight = masked(randn(1, 37, classes, 1, 150), 2), randn(3, 301, 150)[:, :].t()
+    scale, before = randn(4, 37, 1, 301), randn(5, 37, classes, 1, 301)
+    exact = before + g @ weight * scale.unsqueeze(1)
+    out = ops.linear_input_grad_(before.clone(), g, weight, scale=scale, add=True, backend=backend)
+    torch.testing.assert_close(out, exact, rtol=1e-12, atol=1e-12)
+    weight = weight.contiguous()
+    weight[7, 11] = torch.inf  # zero times infinity is not zero
+    broken = ops.linear_input_grad_(torch.empty_like(out), g, weight, backend=backend)
+    assert torch.equal(broken.isnan(), (g @ weight).isnan())
+    assert broken[..., 11].isfinite().logical_not().all()
 
 
 @EACH_TIER
