@@ -76,12 +76,13 @@ template <class S>
 inline void pack_active(const typename S::T* rows, int64_t count, int64_t row_stride, const int32_t* terms,
                         int64_t active, typename S::T* values) {
   const int64_t tile = active_tile_rows<S>(count);
-  for (int64_t first = 0; first < count; first += tile, values += active * tile) {
-    for (int64_t r = 0; r < tile; ++r) {
-      const typename S::T* row = rows + (first + r) * row_stride;
-      for (int64_t x = 0; x < active; ++x) {
-        values[x * tile + r] = first + r < count ? row[terms[x]] : 0;
-      }
+  for (int64_t first = 0; first < count; first += tile) {
+    const int64_t wanted = smaller(tile, count - first);
+    const typename S::T* row = rows + first * row_stride;
+    for (int64_t x = 0; x < active; ++x, values += tile) {
+      const typename S::T* from = row + terms[x];
+      for (int64_t r = 0; r < wanted; ++r) values[r] = from[r * row_stride];
+      for (int64_t r = wanted; r < tile; ++r) values[r] = 0;
     }
   }
 }

@@ -136,6 +136,7 @@ struct PointwiseChunk {
       const T* panel = panels_at<S>(task.right.g, column + j, f.outputs, 0).data;
       const int64_t last = task.on_diagonal ? smaller(rows, column + j + panel_width<S> - row) : rows;
       for (int64_t i = 0; i < last; i += group) {
+        if (contiguous) fetch_panel(i, i + group, j);
         active_product<S>(task.left.active[(row + i) / group], panel, group, i, j, columns - j, epilogue);
       }
     }
@@ -151,6 +152,16 @@ struct PointwiseChunk {
       const ScaleAndAdd<S> epilogue{weights + i, to + i, offsets, columns, contiguous, before, partial_row};
       product<S>(smaller(panel_width<S>, rows - i), columns, f.outputs - q,
                  panels_at<S>(task.left.g, row + i, f.outputs, q), right, epilogue, diagonal - i);
+    }
+  }
+
+  // Asks for a panel of rows i ... last - 1 of the result.
+  void fetch_panel(int64_t i, int64_t last, int64_t j) const {
+    constexpr int64_t line = 64 / static_cast<int64_t>(sizeof(T));
+    for (; i < last; ++i) {
+      for (int64_t x = j; x < smaller(columns, j + panel_width<S>); x += line) {
+        __builtin_prefetch(to[i] + offsets[0] + x, 1, 2);
+      }
     }
   }
 
