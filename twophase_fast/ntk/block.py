@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 import torch
 from tqdm import tqdm
 
-from twophase_fast._pages import give_back
 from twophase_fast.ntk.accumulate import Accumulator
 from twophase_fast.ntk.biases import merge_biases
 from twophase_fast.ntk.capture import AnyFactor, Section, capture_section
@@ -100,7 +99,7 @@ class Block:
         at_once = finish if self._adds_at_once() else None
         with self._lanes.capture(), info.timed("capture"):
             shelves = [self._capture(side, group, chunk, at_once) for side in self._sides]
-            give_back()
+            self._all.give_back()
         made = (tensor for side in shelves for shelf in side.values() for tensor in shelf.tensors())
         with self._lanes.gram(made), info.timed("gram"):
             for name in self._all.function.parameters:
@@ -109,7 +108,7 @@ class Block:
                     self._add(own[name], name, [shelf.pop(name) for shelf in shelves])
             for name in group.names:
                 own[name].flush()
-            give_back()
+            self._all.give_back()
         self._bar.update(len(self._sides))
 
     def _adds_at_once(self) -> bool:

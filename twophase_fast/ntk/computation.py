@@ -34,7 +34,7 @@ from twophase_fast.ops._precision import precision_that_runs
 _IRREGULAR_SLICE = 256 * 2**20
 _IRREGULAR_TILE = 64
 _PAGES = 0.7  # of the predicted bytes over the kernel: pages of large arrays, in use or kept for the next ones
-_LARGE = 96 * 2**20  # predicted bytes from which on memory is returned, budget or not
+_LARGE = 96 * 2**20  # predicted bytes from which on large arrays have pages of their own, budget or not
 _FULL = 0.85  # of the budget in use: from here on free memory is returned after every tile
 
 
@@ -251,6 +251,11 @@ class Computation:
         if several and self.budget is None and is_asynchronous(device):
             return TwoLanes(driver_of(device))
         return OneLane()
+
+    def give_back(self) -> None:
+        """Return free memory to the system where a budget was given; elsewhere the next call is faster with it."""
+        if self.budget is not None:
+            give_back()
 
     def keep_to_budget(self) -> None:
         """Return free memory to the system where a budget was given and most of it is in use."""
