@@ -5,8 +5,8 @@
 // The weight is packed once and shared by the threads; each row is scaled, and added, as it leaves the
 // registers, so neither costs a pass. 2 B K T O I operations; up to a few outputs O, writing `out` is the
 // work. Element types float and double; sums in that type: in registers for 768 bytes of terms at most, then
-// block after block. Terms o that are zero for all outputs of a sample are left out where there are many (T = 1;
-// common/active.h). The order follows from g alone: neither blocks of rows nor threads change a bit.
+// block after block. Terms o that are zero for all outputs of a sample are left out where there are many (T =
+// 1; common/active.h). The order follows from g alone: neither blocks of rows nor threads change a bit.
 #pragma once
 #include <cstdint>
 
