@@ -274,7 +274,8 @@ class Sizer:
 
     def peak(self, most: int, shape: Shape, start: Cut | None, keep: Cut | None) -> int:
         """Bytes at the peak of a group that takes `most` bytes beside the cotangents at cuts."""
-        return int(_FRAGMENTS * (self.at_cuts(shape.chunk, start, keep) + most))
+        library = self.machine.library_bytes
+        return int(_FRAGMENTS * (self.at_cuts(shape.chunk, start, keep) + most - library)) + library
 
     def seconds(self, groups: Sequence[Group], shape: Shape) -> float:
         """Return a rough time for forwards, pull-backs and keeping factors, good enough to compare plans."""
