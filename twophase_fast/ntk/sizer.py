@@ -68,12 +68,12 @@ class _Machine:
 
 
 _CPU = _Machine(256, 512 * MIB, 256 * MIB, 15e-6, 4.0, 8.0, 2, 4 * MIB, 1e10, 2.5e9, 1e11, 1e9)
-_GPU = _Machine(2048, 8192 * MIB, 1024 * MIB, 12e-6, 2.0, 8.0, 4, 96 * MIB, 1e12, 1e12, 2e13, 1e12)
+_GPU = _Machine(2048, 8192 * MIB, 1024 * MIB, 12e-6, 2.0, 8.0, 5, 96 * MIB, 1e12, 1e12, 2e13, 1e12)
 """Rough rates of a data-centre GPU, from data sheets; not measured.
 
 A node by rule costs the host what it costs with a CPU. What comes back through a convolution is memory of cuDNN's, also
-where it is then added to what another branch brought, and more may wait for a branch that comes later: four tensors.
-cuBLAS has 32 MiB of work area a stream.
+where it is then added to what another branch brought, and more may wait for a branch that comes later: five tensors,
+counted on a residual network. cuBLAS has 32 MiB of work area a stream.
 """
 
 
