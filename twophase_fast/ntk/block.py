@@ -137,10 +137,10 @@ class Block:
         """Return those of one tile's factors that were not put away, and keep the cotangents at the next cut."""
         waiting = side.waiting.get(index)
         start = None if group.start is None or waiting is None else (group.start, waiting)
-        everything = self._all
+        everything, batch = self._all, side.take(piece)
         factors, kept = capture_section(
             everything.function,
-            side.take(piece),
+            batch,
             side.structure,
             everything.rows_of(chunk),
             Section(group.names, start, group.keep, everything.info.precision, not self._plan.by_rule),
@@ -149,6 +149,7 @@ class Block:
             at_once=self._plan.at_once,
             take=taken,
             checks=self._checks,
+            graph=everything.take_graph(batch),
         )
         if group.keep is not None:
             side.waiting[index] = kept

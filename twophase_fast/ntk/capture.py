@@ -71,6 +71,7 @@ def capture_section(
     at_once: int = 1,
     take: Take | None = None,
     checks: Checks | None = None,
+    graph: Graph | None = None,
 ) -> tuple[dict[str, AnyFactor], torch.Tensor | None]:
     """Return parameter name -> factor of its Jacobian on `batch`, and the cotangents at the cut to keep.
 
@@ -87,12 +88,14 @@ def capture_section(
         at_once: Directions pulled back in one batched call.
         take: Is handed every factor as soon as it is complete; those it keeps (it returns True) are not returned.
         checks: Take what is required of values; None: they are looked at here.
+        graph: Of this batch, if the probe ran on it; else the model is run.
 
     Raises:
         UnsupportedModelError: The model couples samples, or its program changes under a readout that was cut off.
     """
-    graph = function.graph(batch, checks)
-    if first:
+    probed = graph is not None
+    graph = graph or function.graph(batch, checks)
+    if first and not probed:
         _check_probed_rows(graph, structure, checks)
     options = {"readout": readout, "at_once": at_once, "checks": checks}
     if structure.signature is not None and graph.signature() != structure.signature:

@@ -19,6 +19,7 @@ from twophase_fast.ntk.calibration import known_rates
 from twophase_fast.ntk.capture import capture
 from twophase_fast.ntk.checks import Checks, is_asynchronous, require_finite
 from twophase_fast.ntk.forward import Function
+from twophase_fast.ntk.graph import Graph
 from twophase_fast.ntk.inputs import Batch
 from twophase_fast.ntk.lanes import Lanes, OneLane, TwoLanes, driver_of
 from twophase_fast.ntk.memory import DEFAULT_SHARE, free_bytes
@@ -35,6 +36,8 @@ _IRREGULAR_SLICE = 256 * 2**20
 _IRREGULAR_TILE = 64
 _PAGES = 0.7  # of the predicted bytes over the kernel: pages of large arrays, in use or kept for the next ones
 _LARGE = 96 * 2**20  # predicted bytes from which on large arrays have pages of their own, budget or not
+_AFFORDABLE = 64 * 2**20  # bytes of a graph up to which the probe runs all samples,
+_SHARE = 1 / 8  # and of a budget
 _FULL = 0.85  # of the budget in use: from here on free memory is returned after every tile
 
 
@@ -120,6 +123,7 @@ class Computation:
         self.directions = directions  # [K, C]; None stands for the identity
         self.partners: dict[str, str] = {}  # bias -> weight whose block carries it
         self.structures: list[Structure] = []
+        self.ready: Graph | None = None  # of all samples, where the probe ran them and one capture takes them all
         self._outputs = self._directions_count = 0
         self._resident = resident_bytes()
 
@@ -139,12 +143,13 @@ class Computation:
         """
         sides = [self.left] if self.right is None else [self.left, self.right]
         with self.info.timed("probe"):
-            self.structures = [probe(self.function, side) for side in sides]
+            self.structures = [probe(self.function, side, affordable=self._affordable()) for side in sides]
             counts = [s.outputs for s in self.structures]
             if len(set(counts)) > 1:
                 raise InputError(f"x1 gives {counts[0]} outputs and x2 gives {counts[1]}; they must agree")
             self._choose_directions(counts[0])
             profiles, program = self._make_plan()
+            self._keep_graph()
         self.info.settle()
         if timer is not None and program is not None:
             self.info.plan = timer(self, profiles, program)
@@ -152,6 +157,26 @@ class Computation:
             self.structures = [structure.without_graphs() for structure in self.structures]
             give_back()
         return self.info.plan
+
+    def _affordable(self) -> int:
+        """Return bytes of a graph that may be kept while the rest is planned; none where no capture could use it."""
+        if self.right is not None or self.tile is not None or is_asynchronous(self.function.device):
+            return 0
+        return int(_AFFORDABLE if self.budget is None else min(_AFFORDABLE, _SHARE * self.budget))
+
+    def _keep_graph(self) -> None:
+        """Keep the probe's graph for the capture, if both take all samples."""
+        structure, size = self.structures[0], self.left.size
+        whole = structure.signature is not None and len(structure.rows) == size == self.info.plan.side
+        if self._affordable() and whole and self.info.plan.tile >= size:
+            self.ready = structure.graph
+
+    def take_graph(self, batch: Batch) -> Graph | None:
+        """Return the graph of a batch and let go of it, if the probe has left it."""
+        if self.ready is None or batch.size != self.left.size:
+            return None
+        graph, self.ready = self.ready, None
+        return graph
 
     def _choose_directions(self, outputs: int) -> None:
         """Choose what is pulled back: every output, their normalised sum, or the features of a wide readout."""

@@ -1,11 +1,11 @@
 """What a model's program looks like: found once on two tiny batches, good for every batch size.
 
-The model runs on 2 and on 3 samples. A node whose output grows with the number of samples and whose cotangent is
-sorted by sample is a use where it reads a parameter; one whose output does not grow computes a tensor from parameters
-alone; one that grows and is not sorted mixes samples and is refused. That a cotangent is sorted, and along which axis,
-mostly follows from the nodes above it (see `trace`); else it is measured (see `labels`), and comparing the two shapes
-says which axis holds the samples. A program that depends on the data has no such structure; `irregular_uses` then
-labels every tile's own graph.
+The model runs on 2 and on 3 samples (or, where that is little, on all: a capture can then go on from this run). A node
+whose output grows with the number of samples and whose cotangent is sorted by sample is a use where it reads a
+parameter; one whose output does not grow computes a tensor from parameters alone; one that grows and is not sorted
+mixes samples and is refused. That a cotangent is sorted, and along which axis, mostly follows from the nodes above it
+(see `trace`); else it is measured (see `labels`), and comparing the two shapes says which axis holds the samples. A
+program that depends on the data has no such structure; `irregular_uses` then labels every tile's own graph.
 """
 
 from __future__ import annotations
@@ -41,10 +41,10 @@ class Structure:
         signature: Names and edges of the graph, or None where the program depends on the data.
         uses: Every use of a selected parameter (empty where `signature` is None).
         outputs: Number of outputs C.
-        saved_bytes: Bytes that a forward pass keeps, per sample: the growth from 2 to 3 samples.
-        sample_index: The samples the larger tiny batch was made of.
+        saved_bytes: Bytes that a forward pass keeps, per sample: the growth from the smaller batch to the larger.
+        sample_index: The samples the larger batch was made of.
         rows: Their outputs, which are compared with those of the full batch.
-        graph: Graph of the larger tiny batch.
+        graph: Graph of the larger batch.
         smaller: Graph of the smaller one.
         routes: Routes of whole pull-backs through the larger graph, by the readout that was cut off (see `route_of`).
     """
@@ -86,15 +86,22 @@ class _Run:
         return label(self.graph, [self.graph.nodes[index] for index in self.candidates])
 
 
-def probe(function: Function, batch: Batch) -> Structure:
+def probe(function: Function, batch: Batch, *, affordable: int = 0) -> Structure:
     """Find every use of the selected parameters.
+
+    Args:
+        function: Model, output function and selected parameters.
+        batch: The samples.
+        affordable: The larger run takes all samples if its graph keeps at most so many bytes.
 
     Raises:
         UnsupportedModelError: Samples are mixed, or the output depends on none of the parameters.
     """
     hooks = RemovableHandle.next_id
-    runs = [_metered(function, batch.take(_index(batch, size).to(function.device))) for size in _SIZES]
-    (small, less), (large, more) = runs
+    small, less = _metered(function, _first(function, batch, _SIZES[0]))
+    whole = batch.size > _SIZES[1] and 0 < less * batch.size <= affordable * _SIZES[0]
+    size = batch.size if whole else _SIZES[1]
+    large, more = _metered(function, _first(function, batch, size))
     check_same_rows(small.output.detach(), large.output.detach()[: _SIZES[0]])
     signature, uses = None, ()
     try:
@@ -104,8 +111,9 @@ def probe(function: Function, batch: Batch) -> Structure:
         pass  # every tile is labelled on its own instead: exact, and slower
     if signature is not None and not uses:
         raise UnsupportedModelError("the output depends on none of the selected parameters; check `params`")
-    index, rows = _index(batch, _SIZES[1]), large.output.detach()
-    return Structure(signature, uses, large.output.shape[1], max(more - less, 0), index, rows, large, small)
+    saved = max(more - less, 0) // (size - _SIZES[0])
+    index, rows = _index(batch, size), large.output.detach()
+    return Structure(signature, uses, large.output.shape[1], saved, index, rows, large, small)
 
 
 def irregular_uses(function: Function, graph: Graph) -> tuple[UseSpec, ...]:
@@ -152,6 +160,11 @@ def _index(batch: Batch, size: int) -> torch.Tensor:
     return torch.arange(size) % batch.size
 
 
+def _first(function: Function, batch: Batch, size: int) -> Batch:
+    """Return the first samples, from the start again where there are fewer."""
+    return batch.take(_index(batch, size).to(function.device))
+
+
 def _regular_uses(function: Function, batch: Batch, small: Graph, large: Graph, *, hooked: bool) -> tuple[UseSpec, ...]:
     """Return the uses, if the program is the same for both batch sizes.
 
@@ -176,9 +189,7 @@ def _regular_uses(function: Function, batch: Batch, small: Graph, large: Graph, 
     run = _Run(small, tuple(k for k in indices if any((k, j) not in layouts for j in used[k])))
     _check_sorted(run)
     places = [(k, j) for k in run.candidates for j in _outputs(run, k)]
-    layouts |= _layouts(
-        places, run, large, lambda size: function.graph(batch.take(_index(batch, size).to(function.device)))
-    )
+    layouts |= _layouts(places, run, large, lambda size: function.graph(_first(function, batch, size)))
     specs = []
     for (node, slots), k in zip(found.items(), indices):
         own = {j: layouts[k, j] for j in used[k] if (k, j) in layouts}

@@ -106,8 +106,9 @@ def widest_program(programs: Sequence[Program]) -> Program:
 
 def _growth(small: Graph, large: Graph, index: int) -> list[int]:
     """Return the bytes per sample of every output of a node."""
+    samples = large.output.shape[0] - small.output.shape[0]
     sizes = zip(small.shapes[index], large.shapes[index], large.nodes[index]._input_metadata)
-    return [(b.numel() - a.numel()) * meta.dtype.itemsize for a, b, meta in sizes]
+    return [(b.numel() - a.numel()) * meta.dtype.itemsize // samples for a, b, meta in sizes]
 
 
 def _work(growth: dict[Node, list[int]]) -> tuple[tuple[int, ...], tuple[float, ...]]:

@@ -106,6 +106,8 @@ def predict(
         for row in plan.rows
     )
     captured = _capture_seconds(plan, profiles, one, rates)
+    if computation.ready is not None and device is None:
+        captured = max(captured - one.forward, 0.0)  # which the probe ran
     stages = {
         "probe": computation.info.seconds["probe"] if device is None else 3 * one.forward,
         "capture": captured / world_size,
