@@ -1,5 +1,7 @@
 """The graph that the probe leaves for the capture: the model runs no more often than needed, results are exact."""
 
+import gc
+
 import pytest
 import torch
 from torch import nn
@@ -80,3 +82,33 @@ def test_a_coupling_that_only_large_batches_show_is_refused():
 
     with pytest.raises(UnsupportedModelError):
         tp.entk(Coupled(), torch.randn(6, 3))
+
+
+def test_nothing_stays_alive():
+    def alive() -> int:
+        gc.collect()
+        return sum(issubclass(type(thing), torch.Tensor) for thing in gc.get_objects())
+
+    model, x = counted()
+    counts = []
+    for options in ({}, {}, {"tile": 4}, {}):
+        tp.entk(model, x, **options)
+        counts.append(alive())
+    assert len(set(counts)) == 1
+
+
+@pytest.mark.parametrize("options", [{}, {"tile": 4}])
+def test_an_activation_that_was_written_over_is_refused(options):
+    class Overwriting(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.last = nn.Linear(3, 4), nn.Linear(4, 2)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            y = torch.sigmoid(self.first(x))
+            twice = 2 * y
+            y.mul_(3)
+            return self.last(twice)
+
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        tp.entk(Overwriting(), torch.randn(6, 3), **options)

@@ -123,7 +123,7 @@ class Computation:
         self.directions = directions  # [K, C]; None stands for the identity
         self.partners: dict[str, str] = {}  # bias -> weight whose block carries it
         self.structures: list[Structure] = []
-        self.ready: Graph | None = None  # of all samples, where the probe ran them and one capture takes them all
+        self.ready: Structure | None = None  # whose graph is of all samples, if one capture takes them all
         self._outputs = self._directions_count = 0
         self._resident = resident_bytes()
 
@@ -169,14 +169,16 @@ class Computation:
         structure, size = self.structures[0], self.left.size
         whole = structure.signature is not None and len(structure.rows) == size == self.info.plan.side
         if self._affordable() and whole and self.info.plan.tile >= size:
-            self.ready = structure.graph
+            self.ready = structure
 
     def take_graph(self, batch: Batch) -> Graph | None:
-        """Return the graph of a batch and let go of it, if the probe has left it."""
+        """Return the graph of a batch and let go of it, if the probe has left it and it is still good."""
         if self.ready is None or batch.size != self.left.size:
             return None
-        graph, self.ready = self.ready, None
-        return graph
+        structure, self.ready = self.ready, None
+        return (
+            structure.graph if structure.intact() else None
+        )  # else the model runs again, and torch says what is wrong
 
     def _choose_directions(self, outputs: int) -> None:
         """Choose what is pulled back: every output, their normalised sum, or the features of a wide readout."""

@@ -46,6 +46,7 @@ class Structure:
         rows: Their outputs, which are compared with those of the full batch.
         graph: Graph of the larger batch.
         smaller: Graph of the smaller one.
+        kept: What the larger graph keeps, and the versions of these tensors.
         routes: Routes of whole pull-backs through the larger graph, by the readout that was cut off (see `route_of`).
     """
 
@@ -57,11 +58,16 @@ class Structure:
     rows: torch.Tensor = field(repr=False)
     graph: Graph = field(repr=False)
     smaller: Graph = field(repr=False)
+    kept: Sequence[tuple[torch.Tensor, int]] = field(repr=False, default=())
     routes: dict[int | None, Route] = field(repr=False, default_factory=dict)
 
     def without_graphs(self) -> Structure:
         """Return the structure once nothing more is asked of the graphs, which keep activations alive."""
-        return replace(self, graph=None, smaller=None)  # type: ignore[arg-type]
+        return replace(self, graph=None, smaller=None, kept=())  # type: ignore[arg-type]
+
+    def intact(self) -> bool:
+        """Return whether nothing that the larger graph keeps was written over since, or while the model ran."""
+        return all(tensor._version == version for tensor, version in self.kept)
 
 
 class _IrregularError(Exception):
@@ -98,10 +104,10 @@ def probe(function: Function, batch: Batch, *, affordable: int = 0) -> Structure
         UnsupportedModelError: Samples are mixed, or the output depends on none of the parameters.
     """
     hooks = RemovableHandle.next_id
-    small, less = _metered(function, _first(function, batch, _SIZES[0]))
+    small, less, _ = _metered(function, _first(function, batch, _SIZES[0]))
     whole = batch.size > _SIZES[1] and 0 < less * batch.size <= affordable * _SIZES[0]
     size = batch.size if whole else _SIZES[1]
-    large, more = _metered(function, _first(function, batch, size))
+    large, more, kept = _metered(function, _first(function, batch, size))
     check_same_rows(small.output.detach(), large.output.detach()[: _SIZES[0]])
     signature, uses = None, ()
     try:
@@ -113,7 +119,7 @@ def probe(function: Function, batch: Batch, *, affordable: int = 0) -> Structure
         raise UnsupportedModelError("the output depends on none of the selected parameters; check `params`")
     saved = max(more - less, 0) // (size - _SIZES[0])
     index, rows = _index(batch, size), large.output.detach()
-    return Structure(signature, uses, large.output.shape[1], saved, index, rows, large, small)
+    return Structure(signature, uses, large.output.shape[1], saved, index, rows, large, small, kept)
 
 
 def irregular_uses(function: Function, graph: Graph) -> tuple[UseSpec, ...]:
@@ -265,16 +271,19 @@ def _agreeing(candidates: list[Layout], run: _Run, place: Place) -> list[Layout]
     return candidates if labels is None else [c for c in candidates if labels_agree(c, labels)]
 
 
-def _metered(function: Function, batch: Batch) -> tuple[Graph, int]:
-    """Return the graph of a batch and the bytes that it keeps, parameters left out."""
+def _metered(function: Function, batch: Batch) -> tuple[Graph, int, list[tuple[torch.Tensor, int]]]:
+    """Return the graph of a batch, the bytes that it keeps, parameters left out, and what it keeps, with versions."""
     own = {p.untyped_storage().data_ptr() for p in function.model.parameters()}
     kept: dict[int, int] = {}
+    saved: list[tuple[torch.Tensor, int]] = []
 
     def pack(tensor: torch.Tensor) -> torch.Tensor:
+        tensor = tensor.detach()  # an output of the node would keep the node alive by its history, and the node that
         if tensor.layout is torch.strided:
             storage = tensor.untyped_storage()
             if (address := storage.data_ptr()) not in own:
                 kept[address] = storage.nbytes()
+        saved.append((tensor, tensor._version))
         return tensor
 
     def unpack(tensor: torch.Tensor) -> torch.Tensor:
@@ -282,4 +291,4 @@ def _metered(function: Function, batch: Batch) -> tuple[Graph, int]:
 
     with torch.autograd.graph.saved_tensors_hooks(pack, unpack):
         graph = function.graph(batch)
-    return graph, sum(kept.values())
+    return graph, sum(kept.values()), saved
