@@ -15,6 +15,9 @@
 //
 // 2 B Cout (Cin / groups) taps positions FLOPs when direct; 4/9 or 1/4 of it, of whole tiles, by Winograd.
 //
+// The result may take the place of the cotangents (`out` is `g`): Winograd's does, else a copy of them is
+// made.
+//
 // Element types float and double, sums in that type, the order fixed by the shapes: neither blocks nor
 // threads change a bit.
 #pragma once

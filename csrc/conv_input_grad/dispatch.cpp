@@ -57,6 +57,12 @@ const WinogradKernels<T>& winograd_of(const ConvInputGrad<T>& f, const ConvInput
   return f.large_tiles && less ? k.winograd_large : k.winograd;
 }
 
+// Whether results take the place of the cotangents.
+template <class T>
+bool in_place(const ConvInputGrad<T>& f) {
+  return f.out == f.g;
+}
+
 template <class T>
 class Winograd {
  public:
@@ -167,12 +173,14 @@ class Winograd {
     plan_.product_plane = rows_ * plan_.across * k_.width + line_elements<T>;
   }
 
-  // Rows of tiles by the size of their scratch, about equally many for every task.
+  // Rows of tiles by the size of their scratch, about equally many for every task; whole images where the
+  // result takes the place of the cotangents, which are all read before anything is written.
   void cut() {
     const int64_t tiles =
         std::max(least_tiles, (asks() ? short_bytes : block_bytes) / bytes(places() * (f_.cout + k_.width)));
     const int64_t tasks = ceil_div(all_rows_, std::max<int64_t>(1, tiles / plan_.across));
     rows_ = ceil_div(all_rows_, up(tasks, threads_));
+    if (in_place(f_)) rows_ = up(rows_, plan_.down);
     set_planes();
   }
 
@@ -363,11 +371,32 @@ class Direct {
 
 }  // namespace
 
+namespace {
+
+template <class T>
+void from_copy(const ConvInputGrad<T>& problem, Isa isa, int threads) {
+  const int64_t image = problem.cout * problem.out_height * problem.out_width;
+  Workspace<T> copy(problem.images * image);
+  for (int64_t b = 0; b < problem.images; ++b) {
+    std::copy_n(problem.g + b * problem.g_image, image, copy.data() + b * image);
+  }
+  ConvInputGrad<T> apart = problem;
+  apart.g = copy.data(), apart.g_image = image;
+  conv_input_grad(apart, isa, threads);
+}
+
+}  // namespace
+
 template <class T>
 void conv_input_grad(const ConvInputGrad<T>& problem, Isa isa, int threads) {
   if (problem.images * problem.cin * problem.height * problem.width == 0) return;
-  if (const auto* kernels = tiers.of<T>(isa)) {
-    if (takes_winograd(problem)) return Winograd<T>(problem, *kernels, threads).run();
+  const auto* kernels = tiers.of<T>(isa);
+  const bool winograd = kernels != nullptr && takes_winograd(problem);
+  if (in_place(problem) && (!winograd || problem.g_image != problem.out_image)) {
+    return from_copy(problem, isa, threads);
+  }
+  if (kernels != nullptr) {
+    if (winograd) return Winograd<T>(problem, *kernels, threads).run();
     return Direct<T>(problem, *kernels, threads).run();
   }
   conv_input_grad_scalar(problem, threads);

@@ -4,6 +4,8 @@ import pytest
 import torch
 from torch import nn
 
+import twophase_fast as tp
+
 from twophase_fast.ntk.forward import Function
 from twophase_fast.ntk.inputs import Batch
 from twophase_fast.ntk.probe import probe
@@ -32,7 +34,7 @@ def alive():
     model, x = Residual().double(), torch.randn(3, 2, 7, 7, dtype=torch.float64)
     structure = probe(Function(model, None, dict(model.named_parameters())), Batch(x, None, 3))
     found = describe(structure, None).alive
-    return [(structure.graph.nodes[index].name().removesuffix("Backward0"), found[index]) for index in found]
+    return [(structure.graph.nodes[index].name().removesuffix("Backward0"), found[index].most) for index in found]
 
 
 def test_every_step_counts_what_waits_and_what_it_makes(alive):
@@ -45,3 +47,43 @@ def test_every_step_counts_what_waits_and_what_it_makes(alive):
         ("Convolution", 2 * UNIT + UNIT),  # added to what went around
         ("Convolution", UNIT),  # the stem: nothing below
     ]
+
+
+class Alike(nn.Module):
+    """Two convolutions that keep the shape, around which the input goes, below a readout."""
+
+    def __init__(self, *, tied: bool):
+        super().__init__()
+        self.first, self.readout = nn.Conv2d(4, 4, 3, padding=1), nn.Linear(4, 3)
+        self.second = self.first if tied else nn.Conv2d(4, 4, 3, padding=1)
+        self.stem = nn.Conv2d(2, 4, 3, padding=1)
+
+    def forward(self, x):
+        x = self.stem(x)
+        return self.readout((x + self.second(self.first(x).relu())).mean((2, 3)))
+
+
+@pytest.mark.parametrize("tied", [False, True])
+def test_convolutions_write_over_what_was_used_up(tied):
+    torch.manual_seed(0)
+    model, x = Alike(tied=tied).double(), torch.randn(3, 2, 7, 7, dtype=torch.float64)
+    structure = probe(Function(model, None, dict(model.named_parameters())), Batch(x, None, 3))
+    found = describe(structure, None).alive
+    alive = [(structure.graph.nodes[index].name(), *found[index]) for index in found]
+    above, relu, below = [(used, most) for name, used, most in alive if "Conv" in name or "Relu" in name][:3]
+    assert above == (UNIT, 2 * UNIT)  # what arrived goes around, too
+    assert relu == (2 * UNIT, 2 * UNIT)
+    # added to what went around, unless the other use of the same weight still needs that
+    assert below == (2 * UNIT, (3 if tied else 2) * UNIT)
+    torch.testing.assert_close(tp.entk(model, x), tp.ntk.naive_entk(model, x))
+
+
+def test_a_chain_of_convolutions_needs_room_for_one():
+    torch.manual_seed(0)
+    layers = [nn.Conv2d(2, 8, 3, padding=1), nn.ReLU(), nn.Conv2d(8, 8, 3, padding=1), nn.ReLU()]
+    model = nn.Sequential(*layers, nn.Conv2d(8, 8, 3, padding=1), nn.ReLU(), nn.Flatten(), nn.Linear(8 * 49, 3))
+    model, x = model.double(), torch.randn(3, 2, 7, 7, dtype=torch.float64)
+    structure = probe(Function(model, None, dict(model.named_parameters())), Batch(x, None, 3))
+    found = describe(structure, None).alive
+    assert max(alive.most for alive in found.values()) == 2 * UNIT + 3 * 8  # the readout's, and then no more
+    torch.testing.assert_close(tp.entk(model, x), tp.ntk.naive_entk(model, x))

@@ -66,7 +66,7 @@ class Meter:
         self._wide = self._narrow = self._one = self._waiting = 0
         self._per_alive = shape.tile * shape.at_once
         self._alive = sizer.program.alive
-        self._flowing = self._per_alive * max(self._alive.values(), default=0)
+        self._flowing = self._per_alive * max((alive.most for alive in self._alive.values()), default=0)
         self._graph = sizer.graph_bytes(shape)
 
     def add(self, more: Bytes) -> None:
@@ -76,8 +76,8 @@ class Meter:
         one = more.stored - min(arrived, more.stored) + min(self._largest_slice, more.wide) + more.packed
         self._one = max(self._one, one)
         if more.passing:
-            meanwhile = self._per_alive * max((self._alive.get(node, 0) for node in more.arrivals), default=0)
-            self._flowing = max(self._flowing, meanwhile + one)
+            alive = [self._alive[node].used for node in more.arrivals if node in self._alive]
+            self._flowing = max(self._flowing, self._per_alive * max(alive, default=0) + one)
         if self._in_place and (more.passing if self._adds_at_once else more.shrinks):
             self._passed += more.stored
             self._passing.update(more.arrivals)

@@ -8,6 +8,7 @@ parameters cost one pull-back in all and only the forward pass again.
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -17,8 +18,9 @@ from torch.autograd.graph import Node
 from twophase_fast.ntk.graph import Graph
 from twophase_fast.ntk.probe import Structure
 from twophase_fast.ntk.readout import Readout, root_of, route_of
-from twophase_fast.ntk.route import between
-from twophase_fast.ntk.tide import alive_bytes
+from twophase_fast.ntk.route import Route, between
+from twophase_fast.ntk.tide import Alive, alive_bytes
+from twophase_fast.ntk.uses import UseSpec
 from twophase_fast.rules import backward
 
 
@@ -52,7 +54,8 @@ class Program:
         below: Share of the pull-back's work at depths up to each of these, starting with 0.
         by_rule: Whether nodes are run by rule, for several outputs in one call (see `route`).
         convolves: Whether convolutions are among them.
-        alive: By rule: position of a node -> bytes of the cotangents alive while it is run, per sample and output.
+        alive: By rule: position of a node -> bytes of the cotangents alive then, per sample and output, where one pass
+            takes all outputs and what a use needs is used up as it comes.
     """
 
     saved_bytes: int
@@ -63,7 +66,7 @@ class Program:
     below: tuple[float, ...] = (0.0,)
     by_rule: bool = False
     convolves: bool = False
-    alive: Mapping[int, int] = field(default_factory=dict)
+    alive: Mapping[int, Alive] = field(default_factory=dict)
 
     def share(self, start: int | None, end: int) -> float:
         """Return the share of the work between depth `start` (None: the outputs) and depth `end`."""
@@ -94,9 +97,22 @@ def describe(structure: Structure, readout: Readout | None) -> Program:
     route = route_of(structure, readout)
     convolves = any(graph.nodes[node].name() == backward.CONVOLUTION for node in route.by_rule)
     sizes = {(graph.index[node], j): size for node, outputs in growth.items() for j, size in enumerate(outputs)}
-    alive = {} if route.plain else alive_bytes(graph, route, root, sizes)
+    kept = {use.node for use in uses} - passing_uses(uses, route)
+    alive = {} if route.plain else alive_bytes(graph, route, root, sizes, kept)
     by_rule = not route.plain
     return Program(structure.saved_bytes, widest, len(relevant), cuts, depths, below, by_rule, convolves, alive)
+
+
+def passing_uses(uses: Sequence[UseSpec], route: Route) -> set[int]:
+    """Return the nodes whose parameters have their whole factor there, before the pull-back goes on."""
+    counts = Counter(name for use in uses for name in {name for slot in use.slots for name in slot.leaves})
+    return {
+        use.node
+        for use in uses
+        if use.node in route.by_rule
+        and all(layout.leading for layout in use.layouts.values())
+        and all(counts[name] == 1 for slot in use.slots for name in slot.leaves)
+    }
 
 
 def widest_program(programs: Sequence[Program]) -> Program:

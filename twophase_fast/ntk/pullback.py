@@ -65,8 +65,8 @@ def pull_back(
         collect: Whether to keep anything at all (a pass that is only timed does not).
         precision: Of convolutions and products that are run by rule.
         batched: Whether torch's engine, where it runs everything, may pull several starts back in one call.
-        arrived: Called with the position of a use as soon as everything has arrived there, where that is before the
-            end; it may take things out of what was collected.
+        arrived: Called with the position of a node as soon as everything has arrived there, where that is before the
+            end; it may take things out of what was collected, and what it has used up by then is written over.
     """
     found = Collected()
     root = start.place
@@ -113,10 +113,23 @@ class _Memory:
 
 @dataclass
 class _Buffer:
-    """Cotangents [B, K, *rest] in memory that others may read too."""
+    """Cotangents [B, K, *rest] in memory that others may read too.
+
+    Attributes:
+        rows: The cotangents.
+        memory: Counts the readers.
+        holders: Tensors that held this memory before the collector did, or None: it does not.
+    """
 
     rows: torch.Tensor
     memory: _Memory = field(default_factory=_Memory)
+    holders: int | None = None
+
+    def settle(self) -> None:
+        """Count the collector, and whom it gave them to, as a reader no more if they hold these cotangents no more."""
+        if self.holders is not None and _holders(self.rows) <= self.holders:
+            self.memory.readers -= 1
+            self.holders = None
 
 
 class _Flow:
@@ -136,27 +149,32 @@ class _Flow:
             self._shelf.put(place, ks, None if grad is None else grad.detach())
 
     def along(self, root: Place, cotangents: torch.Tensor) -> Iterator[int]:
-        """Run the route's steps; yields the positions of the nodes that are done."""
+        """Run the route's steps; yields the positions of nodes once everything has arrived there."""
         self._arrive(root, _Buffer(self._as_rows(root, cotangents), _Memory(2)))  # the caller's
         for step in self._route.steps:
             if isinstance(step, Engine):
                 self._run_engine(step)
                 yield from step.nodes
                 continue
+            if isinstance(step, Single):
+                outputs = range(backward.outputs_of(self._graph.nodes[step.node]))
+                buffers = [self._take((step.node, j)) for j in outputs]
+                yield step.node
+                self._run_single(step, buffers)
+                continue
             if isinstance(step, Norm):
                 self._run_norm(step)
-            elif isinstance(step, Call):
-                self._run_call(step)
             else:
-                self._run_single(step)
+                self._run_call(step)
             yield step.node
 
-    def _run_single(self, step: Single) -> None:
+    def _run_single(self, step: Single, buffers: Sequence[_Buffer | None]) -> None:
         node = self._graph.nodes[step.node]
-        buffers = [self._take((step.node, j)) for j in range(backward.outputs_of(node))]
         arrived = [buffer for buffer in buffers if buffer is not None]
         if not arrived or not step.targets:
             return
+        for buffer in arrived:
+            buffer.settle()
         sums = {slot: self._owned_room(target) for slot, target in step.targets.items()}
         held = {slot: rows for slot, rows in sums.items() if rows is not None}
         gs = tuple(None if buffer is None else buffer.rows for buffer in buffers)
@@ -293,8 +311,10 @@ class _Flow:
             buffer.memory.readers -= 1
             buffer = _Buffer(_like(buffer.rows).copy_(buffer.rows))
         if place in self._wanted:
+            holders = _holders(buffer.rows)
             if self._shelf.adopt(place, self._ks, buffer.rows):
                 buffer.memory.readers += 1
+                buffer.holders = holders
             else:
                 self._shelf.put(place, self._ks, self._plain(place, buffer.rows))
         return buffer
@@ -305,6 +325,11 @@ class _Flow:
         if waiting is None or waiting.memory.readers > 1 or place[0] not in self._route.by_rule:
             return None
         return waiting.rows if waiting.rows.is_contiguous() else None
+
+
+def _holders(rows: torch.Tensor) -> int:
+    """Return how many tensors hold the memory of this one."""
+    return torch._C._storage_Use_Count(rows.untyped_storage()._cdata)
 
 
 def _like(rows: torch.Tensor) -> torch.Tensor:

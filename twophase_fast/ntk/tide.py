@@ -2,13 +2,14 @@
 
 The steps of a route are gone through as `pullback` does, with sizes instead of tensors: what arrives where cotangents
 wait already is added there, a step that may write its result over what arrived does so if nobody else reads that, and
-memory is let go of when its last reader has run.
+memory is let go of when its last reader has run. What arrives at a use is used up at once, or kept.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from twophase_fast.ntk.graph import Graph, Place
 from twophase_fast.ntk.route import Call, Engine, Norm, Route, Single, Step
@@ -23,42 +24,62 @@ class _Memory:
     readers: int = 0
 
 
-def alive_bytes(graph: Graph, route: Route, start: Place, sizes: Mapping[Place, int]) -> dict[int, int]:
-    """Return node -> bytes alive while its step runs, for as much as `sizes` are for (one sample and output, say).
+class Alive(NamedTuple):
+    """Bytes of cotangents.
+
+    Attributes:
+        used: While what has arrived at a use is used up.
+        most: While the step runs.
+    """
+
+    used: int
+    most: int
+
+
+def alive_bytes(
+    graph: Graph, route: Route, start: Place, sizes: Mapping[Place, int], kept: Collection[int] = ()
+) -> dict[int, Alive]:
+    """Return node -> bytes alive at its step, for as much as `sizes` are for (one sample and output, say).
 
     Args:
         graph: The graph of the route.
         route: Its steps.
         start: Where the cotangents come from.
         sizes: Place -> bytes of the cotangents there.
+        kept: Uses whose cotangents are kept beyond the step (and are not counted then).
     """
-    tide = _Tide(graph, sizes)
+    tide = _Tide(graph, sizes, frozenset(kept))
     tide.arrive(start, _Memory(sizes[start]))
-    found: dict[int, int] = {}
+    found: dict[int, Alive] = {}
     for step in route.steps:
-        most = tide.run(step)
-        found.update(dict.fromkeys(_nodes(step), most))
+        alive = tide.run(step)
+        found.update(dict.fromkeys(_nodes(step), alive))
     return found
 
 
 class _Tide:
     """What is alive between two steps."""
 
-    def __init__(self, graph: Graph, sizes: Mapping[Place, int]) -> None:
-        self._graph, self._sizes = graph, sizes
+    def __init__(self, graph: Graph, sizes: Mapping[Place, int], kept: frozenset[int]) -> None:
+        self._graph, self._sizes, self._kept = graph, sizes, kept
         self._pending: dict[Place, _Memory] = {}
 
-    def run(self, step: Step) -> int:
+    def run(self, step: Step) -> Alive:
         """Run one step and return the bytes alive before what it read is let go of."""
         nodes = _nodes(step)
         read = [self._pending.pop(place) for place in [p for p in self._pending if p[0] in nodes]]
+        for memory in read:
+            memory.readers += not self._kept.isdisjoint(nodes)
+        held = {id(m): m.size for m in (*self._pending.values(), *read)}
+        arrived = sum(held.values())
         new = [self._result(step, place, read) for place in _targets(step)]
-        held = {id(m): m.size for m in (*self._pending.values(), *read, *(memory for _, memory in new))}
+        held |= {id(memory): memory.size for _, memory in new}
         for memory in read:
             memory.readers -= 1
         for place, memory in new:
             self.arrive(place, memory)
-        return sum(held.values())
+        most = sum(held.values())
+        return Alive(arrived if isinstance(step, Single) else most, most)
 
     def arrive(self, place: Place, memory: _Memory) -> None:
         """Add cotangents to those that wait at a place."""

@@ -75,8 +75,9 @@ def conv_input_grad_(
     """Write the gradients of `conv_input_grad` to `out`, or add them to what it holds.
 
     Args:
-        out: Where the gradients go `[B, Cin, *spatial]`: any strides, contiguous images being the fast case; shares
-            no memory with the operands. Its spatial extent is that of the input of the convolution.
+        out: Where the gradients go `[B, Cin, *spatial]`: any strides, contiguous images being the fast case. Its
+            spatial extent is that of the input of the convolution. It may be `g` itself, which is overwritten then (on
+            the CPU without a copy, where kernels are 3x3 with stride 1), and shares no other memory with the operands.
         g: Cotangents at the outputs `[B, Cout, *out_spatial]`, dtype and device of `out`.
         weight: Kernel of the convolution `[Cout, Cin/groups, *kernel]`, likewise.
         stride: Step between output positions, one number or one per spatial axis.

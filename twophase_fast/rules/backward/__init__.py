@@ -104,6 +104,8 @@ def lends(node: Node) -> bool:
 
 def writes_over(node: Node) -> bool:
     """Return whether a node's result may take the memory of the cotangents that arrived, where the sizes agree."""
+    if node.name() == CONVOLUTION:
+        return images.overwrites(node)
     return node.name() not in images.RULES and node.name() not in products.RULES
 
 

@@ -9,7 +9,7 @@ from torch.autograd.graph import Node
 
 from twophase_fast import ops
 from twophase_fast.rules._saved import signed_tuple
-from twophase_fast.rules.backward.arrival import Arrival, Rule
+from twophase_fast.rules.backward.arrival import Arrival, Rule, source_shape
 
 CONVOLUTION = "ConvolutionBackward0"
 _IMAGES = 4  # axes of a batch of images
@@ -25,9 +25,19 @@ def _convolution(arrival: Arrival) -> dict[int, torch.Tensor]:
     options = {**geometry, "groups": node._saved_groups, "precision": arrival.precision}
     if held is None and not g.is_cpu:
         return {0: _blocks(arrival, ops.conv_input_grad(g, weight, arrival.source(0)[2:], **options))}
-    out = arrival.empty(0) if held is None else held
+    if held is None:
+        out = arrival.g if arrival.owned and overwrites(node) else arrival.empty(0)
+    else:
+        out = held
     ops.conv_input_grad_(_images(out, arrival.source(0)), g, weight, add=held is not None, **options)
     return {0: out}
+
+
+def overwrites(node: Node) -> bool:
+    """Return whether a convolution's result can take the place of its cotangents: the kernels of 3x3 on a CPU."""
+    weight, metadata = node._saved_weight, node._input_metadata[0]
+    same = source_shape(node, 0) == tuple(metadata.shape)
+    return same and weight.is_cpu and weight.shape[2:] == (3, 3) and node._saved_groups == 1
 
 
 def _max_pool(arrival: Arrival) -> dict[int, torch.Tensor]:
