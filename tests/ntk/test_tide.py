@@ -5,7 +5,6 @@ import torch
 from torch import nn
 
 import twophase_fast as tp
-
 from twophase_fast.ntk.forward import Function
 from twophase_fast.ntk.inputs import Batch
 from twophase_fast.ntk.probe import probe
