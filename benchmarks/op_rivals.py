@@ -95,6 +95,48 @@ def _convolution_backward(inputs: Inputs) -> list[torch.Tensor]:
     return [torch.ops.aten.convolution_backward(g, x, weight, None, *steps, [True, False, False])[0]]
 
 
+def _per_sample(inputs: Inputs) -> list[torch.Tensor]:
+    return [inputs["g"].mT @ inputs["a"].unsqueeze(1)]
+
+
+def _per_sample_conv(inputs: Inputs) -> list[torch.Tensor]:
+    """Patches, then a product per sample and output."""
+    x, g, kernel = inputs["x"], inputs["g"], tuple(inputs["kernel_size"])
+    patches = torch.nn.functional.unfold(x, kernel, padding=tuple(inputs["padding"]))
+    return [(g.flatten(3) @ patches.mT.unsqueeze(1)).unflatten(3, (x.shape[1], *kernel))]
+
+
+def _linear_backward(inputs: Inputs) -> list[torch.Tensor]:
+    """In place where it may be: a product, times the derivative, plus what is there."""
+    pulled = inputs["g"] @ inputs["weight"]
+    if inputs["scale"] is not None:
+        pulled *= inputs["scale"].unsqueeze(1)
+    return [pulled.add_(inputs["out"]) if inputs["add"] else pulled]
+
+
+def _batch_norm_backward(inputs: Inputs) -> list[torch.Tensor]:
+    """What the ReLU lets pass of g, times weight / sigma; its sums over positions, with the normalised x and alone."""
+    g, x, relu = inputs["g"], inputs["x"], inputs["relu"]
+    g = torch.where(relu.unsqueeze(1) > 0, g, 0)
+    mean, rstd, weight = (inputs[name].view(-1, *[1] * (x.dim() - 2)) for name in ("mean", "rstd", "weight"))
+    axes = tuple(range(3, g.dim()))
+    return [g * (weight * rstd), (g * ((x - mean) * rstd).unsqueeze(1)).sum(axes), g.sum(axes)]
+
+
+def _layer_norm_backward(inputs: Inputs) -> list[torch.Tensor]:
+    """Its own backward for all cotangents together (the sums it makes are of no use), and the sums per sample."""
+    g, x = inputs["g"], inputs["x"]
+    mean, rstd = (inputs[name].unsqueeze(-1) for name in ("mean", "rstd"))
+    wide = [tensor.unsqueeze(1).expand(*g.shape[:3], -1).contiguous() for tensor in (x, mean, rstd)]
+    mask = [True, False, False]
+    pulled = torch.ops.aten.native_layer_norm_backward(g, wide[0], g.shape[3:], *wide[1:], inputs["weight"], None, mask)
+    return [pulled[0], (g * ((x - mean) * rstd).unsqueeze(1)).sum(2), g.sum(2)]
+
+
+def _batched_product(inputs: Inputs) -> list[torch.Tensor]:
+    return [inputs["left"] @ inputs["right"]]
+
+
 RIVALS: dict[str, tuple[Rival, ...]] = {
     "gram": (Rival("torch x @ y.T", _matmul),),
     "factored_gram": (
@@ -106,6 +148,16 @@ RIVALS: dict[str, tuple[Rival, ...]] = {
             fits=lambda s: 4 * s["n"] ** 2 * s["t"] * s["c"] * s["p"] <= MOST_BYTES,
         ),
     ),
+    "per_sample_grad": (Rival("torch batched product", _per_sample),),
+    "per_sample_conv_grad": (
+        Rival(
+            "torch patches and product", _per_sample_conv, fits=lambda s: s["n"] * s["c"] * s["p"] * s["d"] < 1 << 28
+        ),
+    ),
+    "linear_input_grad_": (Rival("torch product", _linear_backward),),
+    "batch_norm_grad": (Rival("torch element-wise", _batch_norm_backward),),
+    "layer_norm_grad": (Rival("torch backward and sums", _layer_norm_backward),),
+    "batched_product_": (Rival("torch matmul", _batched_product),),
     "conv_input_grad": (Rival("torch convolution_backward", _convolution_backward),),
     "pair_moments": (Rival("torch norms and dot", _norms_and_dot, _as_moments, (0, 1, 2, 5), wrong=WRONG_SUMS),),
 }

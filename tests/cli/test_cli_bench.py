@@ -62,7 +62,8 @@ def test_the_table_says_who_and_how_wrong(bench):
 @pytest.mark.parametrize("op", _contest.names())
 def test_without_a_rival_the_reference_is_timed(bench, op):
     shapes = {"gram": "n=5,p=9", "embedding_gram": "n=3,c=2,t=4,v=5,p=3", "pair_moments": "p=50,runs=2"}
-    shapes["conv_input_grad"] = "n=3,d=5,p=3,side=5"
+    shapes |= {"conv_input_grad": "n=3,d=5,p=3,side=5", "batched_product_": "n=3,c=2,rows=4,terms=5,columns=6"}
+    shapes |= {"batch_norm_grad": "n=3,c=2,k=4,t=5", "layer_norm_grad": "n=3,c=2,t=4,d=5"}
     linear = "n=3,c=2,t=4,d=5,p=3"
     conv = "n=3,c=2,d=5,p=3,side=5"
     shape = shapes.get(op, conv if "conv" in op else linear)

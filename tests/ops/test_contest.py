@@ -23,10 +23,11 @@ def test_ours_is_right_and_twice_the_error_allowed_is_not(op, dtype):
     if op == "pair_moments":
         return
     right = contest.ours("reference")()
-    noise = torch.randn(right.shape, dtype=dtype, generator=torch.Generator().manual_seed(0))
-    wrong = right + 3 * contest.allowed * right.norm() / noise.norm() * noise
+    *others, last = right if isinstance(right, tuple) else (right,)
+    noise = torch.randn(last.shape, dtype=dtype, generator=torch.Generator().manual_seed(0))
+    wrong = last + 3 * contest.allowed * last.norm() / noise.norm() * noise
     with pytest.raises(_contest.WrongResultError, match="relative error"):
-        contest.check("mine", lambda: wrong)
+        contest.check("mine", lambda: (*others, wrong) if others else wrong)
 
 
 def test_nan_shape_and_type_are_wrong():
@@ -38,6 +39,16 @@ def test_nan_shape_and_type_are_wrong():
         contest.check("mine", lambda: right[1:])
     with pytest.raises(_contest.WrongResultError, match="returned a list; expected a Tensor"):
         contest.check("mine", lambda: right.tolist())
+
+
+def test_parts_of_a_tuple_are_all_wanted():
+    contest = smoke("layer_norm_grad")
+    right = contest.ours()()
+    assert contest.check("mine", lambda: list(right)) <= contest.allowed
+    with pytest.raises(_contest.WrongResultError, match="returned a tuple of 2; expected a tuple of 3 Tensors"):
+        contest.check("mine", lambda: right[:2])
+    with pytest.raises(_contest.WrongResultError, match="returned a Tensor; expected a tuple of 3 Tensors"):
+        contest.check("mine", lambda: right[0])
 
 
 def test_nothing_is_timed_when_one_side_is_wrong():

@@ -143,12 +143,19 @@ class Contest:
     def _values(self, name: str, result: Any) -> list[torch.Tensor]:
         if self.row.op == "pair_moments" and isinstance(result, Mapping) and set(result) >= set(FIELDS):
             result = ops.PairMoments(**{field: torch.as_tensor(result[field]) for field in FIELDS})
-        expected = ops.PairMoments if self.row.op == "pair_moments" else torch.Tensor
-        if not isinstance(result, expected):
-            fields = f" or a dict of {', '.join(FIELDS)}" if expected is ops.PairMoments else ""
-            raise WrongResultError(
-                f"{name} returned a {type(result).__name__}; expected a {expected.__name__}{fields}; it was not timed"
-            )
+        wrong = ""
+        if self.row.op == "pair_moments":
+            if not isinstance(result, ops.PairMoments):
+                wrong = f"a PairMoments or a dict of {', '.join(FIELDS)}"
+        elif self.case.values is list:  # of the parts of a tuple
+            parts = result if isinstance(result, tuple | list) else ()
+            if len(parts) != len(self.truth) or not all(isinstance(part, torch.Tensor) for part in parts):
+                wrong = f"a tuple of {len(self.truth)} Tensors"
+        elif not isinstance(result, torch.Tensor):
+            wrong = "a Tensor"
+        if wrong:
+            given = type(result).__name__ + (f" of {len(result)}" if isinstance(result, tuple) else "")
+            raise WrongResultError(f"{name} returned a {given}; expected {wrong}; it was not timed")
         return self.case.values(result)
 
 
@@ -211,7 +218,14 @@ def _is(value: Any, default: Any) -> bool:
 
 def _same(before: Inputs, after: Inputs) -> bool:
     pairs = zip(pytree.tree_leaves(before), pytree.tree_leaves(after))
-    return all(torch.equal(a, b) if isinstance(a, torch.Tensor) else a == b for a, b in pairs)
+    return all(_equal(a, b) if isinstance(a, torch.Tensor) else a == b for a, b in pairs)
+
+
+def _equal(a: torch.Tensor, b: torch.Tensor) -> bool:
+    """Return whether two tensors hold the same values, NaN in the same places."""
+    if not a.is_floating_point():
+        return torch.equal(a, b)
+    return bool(((a == b) | (a.isnan() & b.isnan())).all())
 
 
 def _shapes(values: Sequence[torch.Tensor], truth: Sequence[torch.Tensor]) -> str:

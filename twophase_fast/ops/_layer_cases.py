@@ -125,3 +125,22 @@ def linear_input_bytes(s: Sizes) -> float:
 def embedding_bytes(s: Sizes) -> float:
     """Tokens, cotangents and the result (the work depends on how many tokens match)."""
     return s["n"] * s["t"] * (8 + 4 * s["c"] * s["p"]) + 4 * (s["n"] * s["c"]) ** 2
+
+
+def norm_bytes(s: Sizes) -> float:
+    """Cotangents and result, input and, of BatchNorm (k channels), its ReLU."""
+    if "k" in s:
+        return 4 * s["n"] * s["k"] * s["t"] * (2 * s["c"] + 1 + s["relu"])
+    return 4 * s["n"] * s["t"] * s["d"] * (2 * s["c"] + 1)
+
+
+def product_flops(s: Sizes) -> float:
+    """2·N·C·heads·rows·terms·columns."""
+    return 2 * s["n"] * s["c"] * s["heads"] * s["rows"] * s["terms"] * s["columns"]
+
+
+def product_bytes(s: Sizes) -> float:
+    """Both operands and the result; `shared` > 0: one right operand for all outputs, < 0: one left operand."""
+    left = s["rows"] * s["terms"] * (1 if s["shared"] < 0 else s["c"])
+    right = s["terms"] * s["columns"] * (1 if s["shared"] > 0 else s["c"])
+    return 4 * s["n"] * s["heads"] * (left + right + s["c"] * s["rows"] * s["columns"])

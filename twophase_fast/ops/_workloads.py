@@ -94,6 +94,14 @@ def _linear_input(scale: int = 0, add: int = 0, **sizes: int) -> OpWorkload:
     return OpWorkload("linear_input_grad_", sizes, layers.linear_flops, layers.linear_input_bytes)
 
 
+def _norm(op: str, **sizes: int) -> OpWorkload:
+    return OpWorkload(op, {**sizes, "weight": 1}, None, layers.norm_bytes)
+
+
+def _product(**sizes: int) -> OpWorkload:
+    return OpWorkload("batched_product_", sizes, layers.product_flops, layers.product_bytes)
+
+
 def _embedding(**sizes: int) -> OpWorkload:
     return OpWorkload("embedding_gram", sizes, None, layers.embedding_bytes)
 
@@ -132,6 +140,11 @@ DEFAULT = (
     _linear_input(n=8, c=10, t=65, p=576, d=192, add=1),
     _linear_input(n=8, c=10, t=65, p=768, d=192),
     _linear_input(n=8, c=10, t=65, p=192, d=768, scale=1),
+    _norm("batch_norm_grad", n=32, c=10, k=16, t=1024, relu=1),  # the first and last stage of ResNet-20, with ReLU
+    _norm("batch_norm_grad", n=32, c=10, k=64, t=64, relu=1),
+    _norm("layer_norm_grad", n=32, c=10, t=65, d=192),  # the ViT
+    _product(n=32, c=10, heads=3, rows=65, terms=65, columns=64, shared=1),  # its attention
+    _product(n=32, c=10, heads=3, rows=65, terms=65, columns=64, shared=-1),
     _embedding(n=16, c=10, t=64, v=1000, p=128),
     _moments(p=2_000_000, runs=1),
     _moments(p=21_333_333, runs=1),  # 64 M elements a run
@@ -148,6 +161,9 @@ SMOKE = (
     _pull_back(n=3, d=5, p=7, side=6),
     _pull_back(n=3, d=5, p=7, side=6, stride=2, padding=0),
     _linear_input(n=3, c=2, t=5, p=9, d=7, scale=1, add=1),
+    _norm("batch_norm_grad", n=2, c=3, k=5, t=8, relu=1),
+    _norm("layer_norm_grad", n=2, c=3, t=5, d=17),
+    _product(n=2, c=3, heads=2, rows=5, terms=6, columns=7, shared=1),
     _embedding(n=3, c=2, t=5, v=4, p=9),
     _moments(p=9001, runs=1),
 )
