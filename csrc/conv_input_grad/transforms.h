@@ -43,32 +43,32 @@ struct F4 {
   using T = typename S::T;
   using Reg = typename S::Reg;
   static constexpr int results = 4, points = 6;
-  static constexpr double a = 2.0 / 3, b = 3.0 / 2, a2 = a * a, b2 = b * b;  // a b = 1
+  static constexpr double a = 2.0 / 3, b = 3.0 / 2, a2 = a * a, b2 = b * b;
 
   static Reg times(double factor, Reg x) { return S::mul(S::fill(T(factor)), x); }
   static Reg plus(Reg sum, double factor, Reg x) { return S::fma(S::fill(T(factor)), x, sum); }
 
   static void kernel(const Reg (&w)[3], Reg (&u)[points]) {
     constexpr double of_a = 1 / (2 * a2 * (a2 - b2)), of_b = 1 / (2 * b2 * (b2 - a2));
-    const Reg even_a = plus(times(of_a, w[0]), of_a * a2, w[2]), odd_a = times(of_a * a, w[1]);
-    const Reg even_b = plus(times(of_b, w[0]), of_b * b2, w[2]), odd_b = times(of_b * b, w[1]);
-    u[0] = w[0];
-    u[1] = S::add(even_a, odd_a);
-    u[2] = S::sub(even_a, odd_a);
-    u[3] = S::add(even_b, odd_b);
-    u[4] = S::sub(even_b, odd_b);
+    const Reg even_a = plus(times(of_a, w[0]), of_a * a2, w[2]);
+    const Reg even_b = plus(times(of_b, w[0]), of_b * b2, w[2]);
+    u[0] = times(1 / (a2 * b2), w[0]);
+    u[1] = plus(even_a, of_a * a, w[1]);
+    u[2] = plus(even_a, -of_a * a, w[1]);
+    u[3] = plus(even_b, of_b * b, w[1]);
+    u[4] = plus(even_b, -of_b * b, w[1]);
     u[5] = w[2];
   }
 
   static void forward(Reg (&d)[points]) {
-    const Reg even_a = plus(d[4], -b2, d[2]), odd_a = plus(times(a, d[3]), -b, d[1]);
-    const Reg even_b = plus(d[4], -a2, d[2]), odd_b = plus(times(b, d[3]), -a, d[1]);
-    d[0] = plus(S::add(d[0], d[4]), -(a2 + b2), d[2]);
-    d[5] = plus(S::add(d[1], d[5]), -(a2 + b2), d[3]);
-    d[1] = S::add(even_a, odd_a);
-    d[2] = S::sub(even_a, odd_a);
-    d[3] = S::add(even_b, odd_b);
-    d[4] = S::sub(even_b, odd_b);
+    const Reg even_a = plus(d[4], -b2, d[2]), odd_a = plus(d[3], -b2, d[1]);
+    const Reg even_b = plus(d[4], -a2, d[2]), odd_b = plus(d[3], -a2, d[1]);
+    d[0] = plus(plus(d[4], -(a2 + b2), d[2]), a2 * b2, d[0]);
+    d[5] = plus(plus(d[5], -(a2 + b2), d[3]), a2 * b2, d[1]);
+    d[1] = plus(even_a, a, odd_a);
+    d[2] = plus(even_a, -a, odd_a);
+    d[3] = plus(even_b, b, odd_b);
+    d[4] = plus(even_b, -b, odd_b);
   }
 
   static void back(const Reg (&p)[points], Reg (&y)[results]) {
@@ -79,6 +79,16 @@ struct F4 {
     y[2] = plus(times(a2, even_a), b2, even_b);
     y[3] = plus(plus(p[5], a2 * a, odd_a), b2 * b, odd_b);
   }
+};
+
+// Tiles whose columns are transformed by one family and whose rows by another.
+template <class V, class H>
+struct Tile {
+  using Vertical = V;
+  using Horizontal = H;
+  static constexpr int results_y = V::results, points_y = V::points;
+  static constexpr int results_x = H::results, points_x = H::points;
+  static constexpr int places = points_y * points_x;
 };
 
 }  // namespace
