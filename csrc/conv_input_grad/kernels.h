@@ -6,7 +6,7 @@
 
 namespace twophase {
 
-// Terms of Winograd's products summed in registers before they are added up.
+// Terms of Winograd's products whose kernels are read for all tiles before the next.
 constexpr int64_t product_depth = 64;
 
 // Winograd. A tile is `results` x `results` results of one channel. Its `points` x `points` cotangents and

@@ -7,12 +7,10 @@
 namespace twophase {
 namespace {
 
-// Registers that hold sums, of 32 or 16: half of them sum even terms, half odd terms. Every `sum_depth` terms
-// both are added to a total. Sums of 8 terms round less than one of 64, which matters for tiles of 2x4
-// results, and take no longer (measured with AVX-512, where one sum of 8 terms took a tenth more).
+// Registers that hold sums, of 32 or 16: half of them sum even terms, half odd terms, which rounds less than
+// one sum and takes no longer (measured with AVX-512).
 template <class S>
 constexpr int accumulators = S::lanes * sizeof(typename S::T) == 64 ? 24 : 12;
-constexpr int64_t sum_depth = 16;
 
 template <class S, int V>
 constexpr int rows_of_tile = accumulators<S> / 2 / V;
@@ -83,41 +81,48 @@ __attribute__((always_inline)) inline void put_sums(const typename S::Reg (&sum)
     }
 }
 
-// Tiles t ... last - 1 against one panel of channels: products(t, i) (+)= sum over q of places(t, q)
-// kernels(q, i), in tiles of R x V registers, what remains in smaller ones. `total` has room for one tile.
+// A product at one place: of transformed cotangents, whose groups of channels are `group` elements apart, and
+// one panel of kernels. Sums are added to `total`, which has room for a tile of registers, every `depth`
+// terms.
+template <class T>
+struct PlaceProduct {
+  int64_t group, terms, depth;
+  const T *places, *kernels;
+  T *products, *total;
+  Ahead<T>* ahead;
+};
+
+// Tiles t ... last - 1: products(t, i) (+)= sum over q of places(t, q) kernels(q, i), in tiles of R x V
+// registers, what remains in smaller ones.
 template <class S, int R, int V, bool add>
-inline void place_rows(const WinogradPlan<typename S::T>& plan, int64_t t, int64_t last, int64_t terms,
-                       const typename S::T* places, const typename S::T* kernels, typename S::T* products,
-                       typename S::T* total, Ahead<typename S::T>* ahead) {
+inline void place_rows(const PlaceProduct<typename S::T>& f, int64_t t, int64_t last) {
   constexpr int64_t width = panel_width<S>, step = V * S::lanes;
   for (; t + R <= last; t += R) {
-    if (ahead) ahead->ask();
-    const typename S::T *left = places + t * S::lanes, *right = kernels;
-    for (int64_t q = 0; q < terms; q += sum_depth) {
+    if (f.ahead) f.ahead->ask();
+    const typename S::T *left = f.places + t * S::lanes, *right = f.kernels;
+    for (int64_t q = 0; q < f.terms; q += f.depth) {
       typename S::Reg sum[R][V];
-      sum_terms<S, R, V>(left, plan.group, right, smaller(sum_depth, terms - q), sum);
-      if (q != 0) add_sums<S, R, V>(total, sum);
-      if (q + sum_depth < terms) {
-        put_sums<S, false, R, V>(sum, step, total);
+      sum_terms<S, R, V>(left, f.group, right, smaller(f.depth, f.terms - q), sum);
+      if (q != 0) add_sums<S, R, V>(f.total, sum);
+      if (q + f.depth < f.terms) {
+        put_sums<S, false, R, V>(sum, step, f.total);
       } else {
-        put_sums<S, add, R, V>(sum, width, products + t * width);
+        put_sums<S, add, R, V>(sum, width, f.products + t * width);
       }
-      left += sum_depth / S::lanes * plan.group, right += sum_depth * width;
+      left += f.depth / S::lanes * f.group, right += f.depth * width;
     }
   }
   if constexpr (R > 1) {
-    if (t < last) place_rows<S, R / 2, V, add>(plan, t, last, terms, places, kernels, products, total, ahead);
+    if (t < last) place_rows<S, R / 2, V, add>(f, t, last);
   }
 }
 
 template <class S, int V, bool add>
-inline void place_product(const WinogradPlan<typename S::T>& plan, int64_t channels, int64_t tiles,
-                          int64_t terms, const typename S::T* places, const typename S::T* kernels,
-                          typename S::T* products, typename S::T* total, Ahead<typename S::T>* ahead) {
+inline void place_product(const PlaceProduct<typename S::T>& f, int64_t channels, int64_t tiles) {
   if (channels > (V - 1) * S::lanes) {
-    place_rows<S, rows_of_tile<S, V>, V, add>(plan, 0, tiles, terms, places, kernels, products, total, ahead);
+    place_rows<S, rows_of_tile<S, V>, V, add>(f, 0, tiles);
   } else if constexpr (V > 1) {
-    place_product<S, V - 1, add>(plan, channels, tiles, terms, places, kernels, products, total, ahead);
+    place_product<S, V - 1, add>(f, channels, tiles);
   }
 }
 
@@ -155,19 +160,22 @@ inline void multiply(const WinogradPlan<typename S::T>& plan, const WinogradProd
   Ahead<typename S::T> asked = ahead_of<S, F>(plan, f), *ahead = f.rows.count ? &asked : nullptr;
   alignas(64) typename S::T total[rows_of_tile<S, 1> * S::lanes];
   for (int place = 0; place < F::places; ++place) {
-    const typename S::T* places = f.places + place * plan.place_plane + f.from / S::lanes * plan.group;
-    const typename S::T* kernels = f.kernels + place * f.kernel_plane;
-    typename S::T* products = f.products + place * plan.product_plane;
-    for (int64_t q = f.from; q < f.last; q += product_depth, kernels += product_depth * width,
-                 places += product_depth / S::lanes * plan.group) {
-      const int64_t terms = smaller(product_depth, f.last - q);
+    PlaceProduct<typename S::T> at = {plan.group,
+                                      0,
+                                      F::sum_depth,
+                                      f.places + place * plan.place_plane + f.from / S::lanes * plan.group,
+                                      f.kernels + place * f.kernel_plane,
+                                      f.products + place * plan.product_plane,
+                                      total,
+                                      ahead};
+    for (int64_t q = f.from; q < f.last; q += product_depth) {
+      at.terms = smaller(product_depth, f.last - q);
       if (q == 0) {
-        place_product<S, S::vectors, false>(plan, channels, f.tiles, terms, places, kernels, products, total,
-                                            ahead);
+        place_product<S, S::vectors, false>(at, channels, f.tiles);
       } else {
-        place_product<S, S::vectors, true>(plan, channels, f.tiles, terms, places, kernels, products, total,
-                                           ahead);
+        place_product<S, S::vectors, true>(at, channels, f.tiles);
       }
+      at.kernels += product_depth * width, at.places += product_depth / S::lanes * plan.group;
     }
   }
 }
