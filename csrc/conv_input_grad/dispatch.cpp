@@ -43,32 +43,37 @@ bool takes_winograd(const ConvInputGrad<T>& f) {
   return f.groups == 1 && std::min(f.cin, f.cout) >= 8 && f.cin * f.cout >= 128;
 }
 
-// Work for one pair of channels: products at every place of all tiles, and making and reading the kernel
-// there, which takes as long as 400 products (measured with 256 and 512 channels).
+// Products at every place of all tiles, for one pair of channels.
+template <class T>
+int64_t products_of(const ConvInputGrad<T>& f, const WinogradKernels<T>& w) {
+  return f.images * ceil_div(f.height, w.results_y) * ceil_div(f.width, w.results_x) * w.places;
+}
+
+// Work for one pair of channels: the products, and making and reading the kernel at every place, which takes
+// as long as 400 products (measured with 256 and 512 channels).
 template <class T>
 int64_t work_of(const ConvInputGrad<T>& f, const WinogradKernels<T>& w) {
-  const int64_t tiles = f.images * ceil_div(f.height, w.results_y) * ceil_div(f.width, w.results_x);
-  return (tiles + 400) * w.places;
+  return products_of(f, w) + 400 * w.places;
 }
 
-// Whether tiles of 4x2 results are allowed. They round at most twice as much as torch's own pull-back where
-// no more than 256 channels are summed and images have 8 rows and columns; at the borders, where torch sums
-// fewer terms, they do not gain from it, and with 4x4 images or 512 channels it is 2.2 times (measured).
+// Whether tiles of 4x2 results are allowed. They round at most twice as much as torch where no more than 256
+// channels are summed and there are 8 rows and columns; with 4x4 images or 512 channels 2.2 times (measured).
 template <class T>
-bool takes_mixed(const ConvInputGrad<T>& f) {
-  return f.large_tiles || (f.cout <= 256 && std::min(f.out_height, f.out_width) >= 8);
+bool takes_mixed(const ConvInputGrad<T>& f, const ConvInputKernels<T>& k) {
+  return f.large_tiles || (f.cout <= k.mixed_channels && std::min(f.out_height, f.out_width) >= 8);
 }
 
-// The tiles of least work among those allowed.
+// The tiles of least work among those allowed; of those of 4x2 and 4x4, which differ little in the work with
+// kernels (measured), of least products.
 template <class T>
 const WinogradKernels<T>& winograd_of(const ConvInputGrad<T>& f, const ConvInputKernels<T>& k) {
-  const WinogradKernels<T>* best = &k.winograd;
-  const auto consider = [&](const WinogradKernels<T>& other) {
-    if (work_of(f, other) < work_of(f, *best)) best = &other;
-  };
-  if (takes_mixed(f)) consider(k.winograd_mixed);
-  if (f.large_tiles) consider(k.winograd_large);
-  return *best;
+  const auto less = [&](const WinogradKernels<T>& w) { return work_of(f, w) < work_of(f, k.winograd); };
+  const bool mixed = takes_mixed(f, k) && less(k.winograd_mixed),
+             large = f.large_tiles && less(k.winograd_large);
+  if (large && !(mixed && products_of(f, k.winograd_mixed) < products_of(f, k.winograd_large))) {
+    return k.winograd_large;
+  }
+  return mixed ? k.winograd_mixed : k.winograd;
 }
 
 template <class T>

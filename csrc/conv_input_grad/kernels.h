@@ -89,8 +89,9 @@ struct DirectScratch {
 
 template <class T>
 struct ConvInputKernels {
-  int64_t width;                                                // rows of a packed panel
-  int64_t lanes;                                                // elements of a register
+  int64_t width;           // rows of a packed panel
+  int64_t lanes;           // elements of a register
+  int64_t mixed_channels;  // summed by tiles of 4x2 at most unless large tiles are allowed
   WinogradKernels<T> winograd, winograd_mixed, winograd_large;  // tiles of 2x2, 4x2 and 4x4 results
   void (*direct)(const DirectPlan<T>& plan, const DirectTask<T>& task, const DirectScratch<T>& scratch);
 };

@@ -1,6 +1,7 @@
 // The transforms of Winograd's method along one axis; templates over a SIMD trait S. `kernel` transforms
 // three taps, `forward` the cotangents of a tile, and `back` the products to its results.
 #pragma once
+#include <cstdint>
 
 namespace twophase {
 namespace {
@@ -82,17 +83,16 @@ struct F4 {
   }
 };
 
-// Tiles whose columns are transformed by one family and whose rows by another.
-template <class V, class H>
+// Tiles whose columns are transformed by one family and whose rows by another. A sum of products has `length`
+// terms at most before it is added to a total.
+template <class V, class H, int length>
 struct Tile {
   using Vertical = V;
   using Horizontal = H;
   static constexpr int results_y = V::results, points_y = V::points;
   static constexpr int results_x = H::results, points_x = H::points;
   static constexpr int places = points_y * points_x;
-  // Terms of the products that are summed before they are added to a total. More for tiles of 2x2, which
-  // round little, as adding takes up to a tenth of the time.
-  static constexpr int sum_depth = results_y * results_x > 4 ? 16 : 64;
+  static constexpr int64_t sum_length = length;
 };
 
 }  // namespace

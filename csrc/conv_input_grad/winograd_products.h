@@ -7,13 +7,13 @@
 namespace twophase {
 namespace {
 
-// Registers that hold sums, of 32 or 16: half of them sum even terms, half odd terms, which rounds less than
-// one sum and takes no longer (measured with AVX-512).
+// Of 32 registers, 24 hold sums, half of them of even terms and half of odd terms: two sums round less than
+// one and take no longer (measured). Of 16 registers, 12 hold one sum each.
 template <class S>
-constexpr int accumulators = S::lanes * sizeof(typename S::T) == 64 ? 24 : 12;
+constexpr bool two_sums = S::lanes * sizeof(typename S::T) == 64;
 
 template <class S, int V>
-constexpr int rows_of_tile = accumulators<S> / 2 / V;
+constexpr int rows_of_tile = 12 / V;
 
 // sum(r, v) += left(r) right(v).
 template <class S, int R, int V>
@@ -36,7 +36,7 @@ __attribute__((always_inline)) inline void add_terms(const typename S::T* left, 
   int64_t q = 0;
   for (; q + 2 <= terms; q += 2) {
     add_term<S, R, V>(left + q, right + q * width, even);
-    add_term<S, R, V>(left + q + 1, right + (q + 1) * width, odd);
+    add_term<S, R, V>(left + q + 1, right + (q + 1) * width, two_sums<S> ? odd : even);
   }
   if (q < terms) add_term<S, R, V>(left + q, right + q * width, even);
 }
@@ -59,7 +59,7 @@ __attribute__((always_inline)) inline void sum_terms(const typename S::T* left, 
   }
 #pragma GCC unroll 32
   for (int r = 0; r < R; ++r)
-    for (int v = 0; v < V; ++v) sum[r][v] = S::add(sum[r][v], odd[r][v]);
+    for (int v = 0; v < V; ++v) sum[r][v] = two_sums<S> ? S::add(sum[r][v], odd[r][v]) : sum[r][v];
 }
 
 // sum(r, v) += from(r, v), where put_sums put them one after another.
@@ -162,7 +162,7 @@ inline void multiply(const WinogradPlan<typename S::T>& plan, const WinogradProd
   for (int place = 0; place < F::places; ++place) {
     PlaceProduct<typename S::T> at = {plan.group,
                                       0,
-                                      F::sum_depth,
+                                      smaller(product_depth, F::sum_length * (two_sums<S> ? 2 : 1)),
                                       f.places + place * plan.place_plane + f.from / S::lanes * plan.group,
                                       f.kernels + place * f.kernel_plane,
                                       f.products + place * plan.product_plane,
