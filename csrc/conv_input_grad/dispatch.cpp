@@ -43,18 +43,37 @@ bool takes_winograd(const ConvInputGrad<T>& f) {
   return f.groups == 1 && std::min(f.cin, f.cout) >= 8 && f.cin * f.cout >= 128;
 }
 
-// Work for one pair of channels: products at every place of all tiles, and making and reading the kernel
-// there, which takes as long as 400 products (measured with 256 and 512 channels).
+// Products at every place of all tiles, for one pair of channels.
 template <class T>
-int64_t work_of(const ConvInputGrad<T>& f, const WinogradKernels<T>& w) {
-  const int64_t tiles = f.images * ceil_div(f.height, w.results) * ceil_div(f.width, w.results);
-  return (tiles + 400) * w.points * w.points;
+int64_t products_of(const ConvInputGrad<T>& f, const WinogradKernels<T>& w) {
+  return f.images * ceil_div(f.height, w.results_y) * ceil_div(f.width, w.results_x) * w.places;
 }
 
+// Work for one pair of channels: the products, and making and reading the kernel at every place, which takes
+// as long as 400 products (measured with 256 and 512 channels).
+template <class T>
+int64_t work_of(const ConvInputGrad<T>& f, const WinogradKernels<T>& w) {
+  return products_of(f, w) + 400 * w.places;
+}
+
+// Whether tiles of 4x2 results are allowed. They round at most twice as much as torch where no more than 256
+// channels are summed and there are 8 rows and columns; with 4x4 images or 512 channels 2.2 times (measured).
+template <class T>
+bool takes_mixed(const ConvInputGrad<T>& f, const ConvInputKernels<T>& k) {
+  return f.large_tiles || (f.cout <= k.mixed_channels && std::min(f.out_height, f.out_width) >= 8);
+}
+
+// The tiles of least work among those allowed; of those of 4x2 and 4x4, which differ little in the work with
+// kernels (measured), of least products.
 template <class T>
 const WinogradKernels<T>& winograd_of(const ConvInputGrad<T>& f, const ConvInputKernels<T>& k) {
-  const bool less = work_of(f, k.winograd_large) < work_of(f, k.winograd);
-  return f.large_tiles && less ? k.winograd_large : k.winograd;
+  const auto less = [&](const WinogradKernels<T>& w) { return work_of(f, w) < work_of(f, k.winograd); };
+  const bool mixed = takes_mixed(f, k) && less(k.winograd_mixed),
+             large = f.large_tiles && less(k.winograd_large);
+  if (large && !(mixed && products_of(f, k.winograd_mixed) < products_of(f, k.winograd_large))) {
+    return k.winograd_large;
+  }
+  return mixed ? k.winograd_mixed : k.winograd;
 }
 
 // Whether results take the place of the cotangents.
@@ -69,7 +88,7 @@ class Winograd {
   Winograd(const ConvInputGrad<T>& f, const ConvInputKernels<T>& k, int threads)
       : f_(f), k_(k), w_(winograd_of(f, k)), threads_(threads), panels_(ceil_div(f.cin, k.width)) {
     plan_.problem = &f_;
-    plan_.down = ceil_div(f.height, w_.results), plan_.across = ceil_div(f.width, w_.results);
+    plan_.down = ceil_div(f.height, w_.results_y), plan_.across = ceil_div(f.width, w_.results_x);
     all_rows_ = f.images * plan_.down;
   }
 
@@ -158,12 +177,12 @@ class Winograd {
   bool asks() const { return bytes(f_.out_height * f_.out_width) < short_plane; }
 
   static int64_t bytes(int64_t elements) { return elements * static_cast<int64_t>(sizeof(T)); }
-  int64_t places() const { return w_.points * w_.points; }
+  int64_t places() const { return w_.places; }
   int64_t places_size(int64_t rows) const {
     return places() * (rows * plan_.across * up(f_.cout, k_.lanes) + line_elements<T>);
   }
   int64_t positions_size(int64_t rows) const {
-    const int64_t some = std::min(rows, plan_.down) * w_.results;
+    const int64_t some = std::min(rows, plan_.down) * w_.results_y;
     return k_.lanes * std::max((some + 3) * f_.out_width, some * f_.width);
   }
 

@@ -6,7 +6,7 @@
 
 namespace twophase {
 
-// Terms of Winograd's products summed in registers before they are added up.
+// Terms of Winograd's products whose kernels are read for all tiles before the next.
 constexpr int64_t product_depth = 64;
 
 // Winograd. A tile is `results` x `results` results of one channel. Its `points` x `points` cotangents and
@@ -42,7 +42,7 @@ struct WinogradProduct {
 
 template <class T>
 struct WinogradKernels {
-  int64_t results, points;
+  int64_t results_y, results_x, places;  // of a tile
   // The kernels of a panel for output channels from ... last - 1.
   void (*transform)(const WinogradPlan<T>& plan, int64_t panel, int64_t from, int64_t last, T* kernels,
                     int64_t plane);
@@ -89,9 +89,10 @@ struct DirectScratch {
 
 template <class T>
 struct ConvInputKernels {
-  int64_t width;                                // rows of a packed panel
-  int64_t lanes;                                // elements of a register
-  WinogradKernels<T> winograd, winograd_large;  // tiles of 2x2 and of 4x4 results
+  int64_t width;           // rows of a packed panel
+  int64_t lanes;           // elements of a register
+  int64_t mixed_channels;  // summed by tiles of 4x2 at most unless large tiles are allowed
+  WinogradKernels<T> winograd, winograd_mixed, winograd_large;  // tiles of 2x2, 4x2 and 4x4 results
   void (*direct)(const DirectPlan<T>& plan, const DirectTask<T>& task, const DirectScratch<T>& scratch);
 };
 

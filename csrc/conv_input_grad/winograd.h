@@ -1,9 +1,8 @@
-// Winograd's pull-back through a 3x3 convolution; templates over a SIMD trait S and a family F of transforms.
+// Winograd's pull-back through a 3x3 convolution; templates over a SIMD trait S and tiles F (transforms.h).
 // Registers run along channels: cotangents are turned from planes to positions with adjacent channels, and
 // results back, so that every transform works on whole registers whatever the images' size.
 #pragma once
 #include "common/pack.h"
-#include "conv_input_grad/ahead.h"
 #include "conv_input_grad/kernels.h"
 #include "conv_input_grad/rows.h"
 #include "conv_input_grad/transforms.h"
@@ -43,27 +42,26 @@ inline void load_kernels(const ConvInputGrad<typename S::T>& f, int64_t output, 
   for (int tap = 0; tap < 9; ++tap) taps[tap / 3][tap % 3] = S::load(by_tap + (8 - tap) * S::lanes);
 }
 
-template <class S, template <class> class Family>
+template <class S, class F>
 inline void transform_kernels(const WinogradPlan<typename S::T>& plan, int64_t panel, int64_t from,
                               int64_t last, typename S::T* kernels, int64_t plane) {
-  using F = Family<S>;
   using Reg = typename S::Reg;
   constexpr int64_t width = panel_width<S>;
   for (int64_t output = from; output < last; ++output, kernels += width) {
     for (int64_t i = 0; i < width; i += S::lanes) {
-      Reg taps[3][3], half[F::points][3];
+      Reg taps[3][3], half[F::points_y][3];
       load_kernels<S>(*plan.problem, output, panel * width + i, taps);
       for (int v = 0; v < 3; ++v) {
         const Reg column[3] = {taps[0][v], taps[1][v], taps[2][v]};
-        Reg u[F::points];
-        F::kernel(column, u);
-        for (int p = 0; p < F::points; ++p) half[p][v] = u[p];
+        Reg u[F::points_y];
+        F::Vertical::kernel(column, u);
+        for (int p = 0; p < F::points_y; ++p) half[p][v] = u[p];
       }
       typename S::T* to = kernels + i;
-      for (int p = 0; p < F::points; ++p) {
-        Reg u[F::points];
-        F::kernel(half[p], u);
-        for (int q = 0; q < F::points; ++q, to += plane) S::store(to, u[q]);
+      for (int p = 0; p < F::points_y; ++p) {
+        Reg u[F::points_x];
+        F::Horizontal::kernel(half[p], u);
+        for (int q = 0; q < F::points_x; ++q, to += plane) S::store(to, u[q]);
       }
     }
   }
@@ -90,158 +88,54 @@ inline void forward_row(const WinogradPlan<typename S::T>& plan, const typename 
                         typename S::T* to) {
   using Reg = typename S::Reg;
   const int64_t width = plan.problem->out_width, before = 2 - plan.problem->padding[1];
-  Reg columns[F::points][F::points];
-  const auto load_column = [&](int64_t x, Reg(&column)[F::points]) {
+  constexpr int shared = F::points_x - F::results_x;  // columns of adjacent tiles
+  Reg columns[F::points_x][F::points_y];
+  const auto load_column = [&](int64_t x, Reg(&column)[F::points_y]) {
     if (x < 0 || x >= width) {
-      for (int p = 0; p < F::points; ++p) column[p] = S::zero();
+      for (int p = 0; p < F::points_y; ++p) column[p] = S::zero();
       return;
     }
-    for (int p = 0; p < F::points; ++p) column[p] = S::load(lines[p] + x * S::lanes);
-    F::forward(column);
+    for (int p = 0; p < F::points_y; ++p) column[p] = S::load(lines[p] + x * S::lanes);
+    F::Vertical::forward(column);
   };
-  for (int c = F::results; c < F::points; ++c) load_column(c - F::results - before, columns[c]);
+  for (int c = 0; c < shared; ++c) load_column(c - before, columns[F::results_x + c]);
   for (int64_t t = 0; t < plan.across; ++t, to += S::lanes) {
-    for (int c = 0; c < F::points; ++c) {
-      if (c + F::results < F::points) {
-        for (int p = 0; p < F::points; ++p) columns[c][p] = columns[c + F::results][p];
-      }
+    for (int c = 0; c < shared; ++c) {
+      for (int p = 0; p < F::points_y; ++p) columns[c][p] = columns[F::results_x + c][p];
     }
-    for (int c = F::points - F::results; c < F::points; ++c)
-      load_column(t * F::results + c - before, columns[c]);
-    for (int p = 0; p < F::points; ++p) {
-      Reg d[F::points];
-      for (int c = 0; c < F::points; ++c) d[c] = columns[c][p];
-      F::forward(d);
-      for (int q = 0; q < F::points; ++q) S::store(to + (p * F::points + q) * plan.place_plane, d[q]);
+    for (int c = shared; c < F::points_x; ++c) load_column(t * F::results_x + c - before, columns[c]);
+    for (int p = 0; p < F::points_y; ++p) {
+      Reg d[F::points_x];
+      for (int c = 0; c < F::points_x; ++c) d[c] = columns[c][p];
+      F::Horizontal::forward(d);
+      for (int q = 0; q < F::points_x; ++q) S::store(to + (p * F::points_x + q) * plan.place_plane, d[q]);
     }
   }
 }
 
-template <class S, template <class> class Family>
+template <class S, class F>
 inline void forward(const WinogradPlan<typename S::T>& plan, int64_t first_row, int64_t rows,
                     typename S::T* positions, typename S::T* places) {
-  using F = Family<S>;
   const ConvInputGrad<typename S::T>& f = *plan.problem;
   const int64_t line = f.out_width * S::lanes;
   typename S::T* const turned = positions + line;
   for (int64_t x = 0; x < line; x += S::lanes) S::store(positions + x, S::zero());
   for_each_image(first_row, rows, plan.down, plan.across, [&](const TileRows& part) {
-    const int64_t top = part.row * F::results - (2 - f.padding[0]), first = larger(0, top);
-    const int64_t last = smaller(f.out_height, top + part.rows * F::results + F::points - F::results);
+    const int64_t top = part.row * F::results_y - (2 - f.padding[0]), first = larger(0, top);
+    const int64_t last = smaller(f.out_height, top + part.rows * F::results_y + F::points_y - F::results_y);
     for (int64_t output = 0; output < f.cout; output += S::lanes) {
       typename S::T* const group = places + output / S::lanes * plan.group;
       gather_positions<S>(f, part.image, output, first, larger(0, last - first), turned);
       for (int64_t row = 0; row < part.rows; ++row) {
-        const typename S::T* lines[F::points];
-        for (int p = 0; p < F::points; ++p) {
-          const int64_t y = top + row * F::results + p;
+        const typename S::T* lines[F::points_y];
+        for (int p = 0; p < F::points_y; ++p) {
+          const int64_t y = top + row * F::results_y + p;
           lines[p] = y >= first && y < last ? turned + (y - first) * line : positions;
         }
         forward_row<S, F>(plan, lines, group + (part.tile + row * plan.across) * S::lanes);
       }
     }
   });
-}
-
-template <class S>
-constexpr int accumulators = S::lanes * sizeof(typename S::T) == 64 ? 24 : 12;  // of 32 or 16 registers
-
-// Tiles t ... last - 1 against one panel of channels: products(t, i) (+)= sum over q of places(t, q)
-// kernels(q, i), in tiles of R x V registers, what remains in smaller ones.
-template <class S, int R, int V, bool add>
-inline void place_rows(const WinogradPlan<typename S::T>& plan, int64_t t, int64_t last, int64_t terms,
-                       const typename S::T* places, const typename S::T* kernels, typename S::T* products,
-                       Ahead<typename S::T>* ahead) {
-  using Reg = typename S::Reg;
-  constexpr int64_t width = panel_width<S>;
-  for (; t + R <= last; t += R) {
-    if (ahead) ahead->ask();
-    const typename S::T *left = places + t * S::lanes, *right = kernels;
-    Reg sum[R][V];
-#pragma GCC unroll 32
-    for (int r = 0; r < R; ++r)
-      for (int v = 0; v < V; ++v) sum[r][v] = S::zero();
-    for (int64_t first = 0; first < terms; first += S::lanes, left += plan.group) {
-      const int64_t count = smaller(S::lanes, terms - first);
-      for (int64_t q = 0; q < count; ++q, right += width) {
-        Reg b[V];
-        for (int v = 0; v < V; ++v) b[v] = S::load(right + v * S::lanes);
-#pragma GCC unroll 32
-        for (int r = 0; r < R; ++r) {
-          const Reg a = S::fill(left[r * S::lanes + q]);
-          for (int v = 0; v < V; ++v) sum[r][v] = S::fma(a, b[v], sum[r][v]);
-        }
-      }
-    }
-    typename S::T* to = products + t * width;
-#pragma GCC unroll 32
-    for (int r = 0; r < R; ++r, to += width)
-      for (int v = 0; v < V; ++v) {
-        S::store(to + v * S::lanes, add ? S::add(S::load(to + v * S::lanes), sum[r][v]) : sum[r][v]);
-      }
-  }
-  if constexpr (R > 1) {
-    if (t < last) place_rows<S, R / 2, V, add>(plan, t, last, terms, places, kernels, products, ahead);
-  }
-}
-
-template <class S, int V, bool add>
-inline void place_product(const WinogradPlan<typename S::T>& plan, int64_t channels, int64_t tiles,
-                          int64_t terms, const typename S::T* places, const typename S::T* kernels,
-                          typename S::T* products, Ahead<typename S::T>* ahead) {
-  if (channels > (V - 1) * S::lanes) {
-    place_rows<S, accumulators<S> / V, V, add>(plan, 0, tiles, terms, places, kernels, products, ahead);
-  } else if constexpr (V > 1) {
-    place_product<S, V - 1, add>(plan, channels, tiles, terms, places, kernels, products, ahead);
-  }
-}
-
-// What to ask for during the products of one panel; its share of the next cotangents.
-template <class S, class F>
-inline Ahead<typename S::T> ahead_of(const WinogradPlan<typename S::T>& plan,
-                                     const WinogradProduct<typename S::T>& f) {
-  constexpr int64_t width = panel_width<S>, places = F::points * F::points;
-  const ConvInputGrad<typename S::T>& p = *plan.problem;
-  const int64_t first = f.panel * width, panels = (p.cin + width - 1) / width;
-  const int64_t taken = p.out_height * p.out_width, given = p.height * p.width;
-  const int64_t share = (p.cout + panels - 1) / panels, from = smaller(p.cout, f.panel * share);
-  const int64_t vectors = (smaller(width, p.cin - first) + S::lanes - 1) / S::lanes;
-  const int64_t times = larger(1, places * (f.tiles * vectors / accumulators<S>) / 2);
-  const int64_t row = f.rows.first, next = row + f.rows.count;
-  return {{{p.g + from * taken, p.g_image, taken, smaller(share, p.cout - from), p.out_width, p.out_height},
-           F::results,
-           plan.down,
-           next,
-           f.rows.next},
-          {{p.out + first * given, p.out_image, given, smaller(width, p.cin - first), p.width, p.height},
-           F::results,
-           plan.down,
-           row,
-           f.rows.count},
-          times};
-}
-
-// Products at all places for one panel of input channels and all output channels from ... last - 1, whose
-// kernels are given.
-template <class S, template <class> class Family>
-inline void multiply(const WinogradPlan<typename S::T>& plan, const WinogradProduct<typename S::T>& f) {
-  constexpr int64_t width = panel_width<S>;
-  const int64_t channels = smaller(width, plan.problem->cin - f.panel * width);
-  Ahead<typename S::T> asked = ahead_of<S, Family<S>>(plan, f), *ahead = f.rows.count ? &asked : nullptr;
-  for (int place = 0; place < Family<S>::points * Family<S>::points; ++place) {
-    const typename S::T* places = f.places + place * plan.place_plane + f.from / S::lanes * plan.group;
-    const typename S::T* kernels = f.kernels + place * f.kernel_plane;
-    typename S::T* products = f.products + place * plan.product_plane;
-    for (int64_t q = f.from; q < f.last; q += product_depth, kernels += product_depth * width,
-                 places += product_depth / S::lanes * plan.group) {
-      const int64_t terms = smaller(product_depth, f.last - q);
-      if (q == 0) {
-        place_product<S, S::vectors, false>(plan, channels, f.tiles, terms, places, kernels, products, ahead);
-      } else {
-        place_product<S, S::vectors, true>(plan, channels, f.tiles, terms, places, kernels, products, ahead);
-      }
-    }
-  }
 }
 
 // to(i, q) (+)= from(q, i) for `count` positions q and `channels` channels i, at most `lanes`.
@@ -273,36 +167,35 @@ inline void put_positions(const typename S::T* from, int64_t count, int64_t chan
 template <class S, class F>
 inline void back_tile(const typename S::T* from, int64_t plane, int64_t rows, int64_t columns, int64_t line,
                       typename S::T* to) {
-  typename S::Reg half[F::results][F::points];
-  for (int q = 0; q < F::points; ++q) {
-    typename S::Reg column[F::points], y[F::results];
-    for (int p = 0; p < F::points; ++p) column[p] = S::load(from + (p * F::points + q) * plane);
-    F::back(column, y);
-    for (int r = 0; r < F::results; ++r) half[r][q] = y[r];
+  typename S::Reg half[F::results_y][F::points_x];
+  for (int q = 0; q < F::points_x; ++q) {
+    typename S::Reg column[F::points_y], y[F::results_y];
+    for (int p = 0; p < F::points_y; ++p) column[p] = S::load(from + (p * F::points_x + q) * plane);
+    F::Vertical::back(column, y);
+    for (int r = 0; r < F::results_y; ++r) half[r][q] = y[r];
   }
-  for (int r = 0; r < F::results; ++r) {
-    typename S::Reg y[F::results];
-    F::back(half[r], y);
-    for (int x = 0; x < F::results; ++x) {
+  for (int r = 0; r < F::results_y; ++r) {
+    typename S::Reg y[F::results_x];
+    F::Horizontal::back(half[r], y);
+    for (int x = 0; x < F::results_x; ++x) {
       if (r < rows && x < columns) S::store(to + r * line + x * S::lanes, y[x]);
     }
   }
 }
 
-template <class S, template <class> class Family>
+template <class S, class F>
 inline void back(const WinogradPlan<typename S::T>& plan, int64_t first_row, int64_t rows, int64_t panel,
                  const typename S::T* products, typename S::T* positions) {
-  using F = Family<S>;
   constexpr int64_t width = panel_width<S>;
   const ConvInputGrad<typename S::T>& f = *plan.problem;
   const int64_t line = f.width * S::lanes, plane = f.height * f.width;
   const int64_t last = smaller(f.cin, (panel + 1) * width);
   for_each_image(first_row, rows, plan.down, plan.across, [&](const TileRows& part) {
-    const int64_t top = part.row * F::results, bottom = smaller(f.height, top + part.rows * F::results);
+    const int64_t top = part.row * F::results_y, bottom = smaller(f.height, top + part.rows * F::results_y);
     for (int64_t channel = panel * width; channel < last; channel += S::lanes) {
       const typename S::T* from = products + part.tile * width + channel % width;
-      for (int64_t y = 0; y < bottom - top; y += F::results) {
-        for (int64_t x = 0; x < f.width; x += F::results, from += width) {
+      for (int64_t y = 0; y < bottom - top; y += F::results_y) {
+        for (int64_t x = 0; x < f.width; x += F::results_x, from += width) {
           back_tile<S, F>(from, plan.product_plane, bottom - top - y, f.width - x, line,
                           positions + y * line + x * S::lanes);
         }

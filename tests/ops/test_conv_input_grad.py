@@ -86,20 +86,68 @@ def test_channels_that_fill_no_register(dtype, cin, cout, isa, monkeypatch):
     assert relative(got, exact) < 4 * torch.finfo(dtype).eps
 
 
-SHAPES = [(16, 16, 32, 1), (64, 64, 8, 1), (32, 32, 15, 0), (128, 256, 4, 1), (512, 512, 2, 1), (1024, 64, 4, 1)]
+MIXED = [  # enough images, rows and columns for tiles of 4x2: places, Cin, Cout, padding
+    ((12, 11), 17, 11, 0),
+    ((19, 13), 9, 15, 0),
+    ((9, 11), 33, 16, 1),
+    ((8, 10), 8, 31, 1),
+    ((13, 9), 16, 16, 1),
+    ((8, 9), 13, 10, 2),
+    ((11, 8), 20, 24, 2),
+]
 
 
 @EACH_ISA
-@pytest.mark.parametrize(("cout", "cin", "side", "padding"), SHAPES)
-def test_winograd_is_at_most_twice_as_wrong_as_torch(cout, cin, side, padding, isa, monkeypatch):
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize(("size", "cin", "cout", "padding"), MIXED)
+def test_tiles_of_four_rows_and_two_columns(size, cin, cout, padding, dtype, isa, monkeypatch):
+    """One image alone is pulled back by smaller tiles, which shows in another rounding."""
+    monkeypatch.setenv("TWOPHASE_ISA", isa)
+    places = [extent + 2 * padding - 2 for extent in size]
+    g, weight = randn(22, 90, cout, *places, dtype=dtype), randn(23, cout, cin, 3, 3, dtype=dtype)
+    exact = ops.conv_input_grad(g.double(), weight.double(), size, padding=padding, backend="reference")
+    out = torch.full(exact.shape, torch.nan, dtype=dtype)
+    ops.conv_input_grad_(out, g, weight, padding=padding, backend="cpu")
+    assert relative(out, exact) < 5 * torch.finfo(dtype).eps
+    alone = ops.conv_input_grad(g[:1], weight, size, padding=padding, backend="cpu")
+    assert torch.equal(out[:1], alone) == (isa == "scalar")
+    ops.conv_input_grad_(out, g, weight, padding=padding, add=True, backend="cpu")
+    assert relative(out, 2 * exact) < 5 * torch.finfo(dtype).eps
+
+
+SHAPES = [  # Cout, Cin, side, padding, images: few images take tiles of 2x2, many of at least 8x8 tiles of 4x2
+    (16, 16, 32, 1, 3),
+    (64, 64, 8, 1, 3),
+    (32, 32, 15, 0, 3),
+    (128, 256, 4, 1, 3),
+    (512, 512, 2, 1, 3),
+    (1024, 64, 4, 1, 3),
+    (16, 16, 32, 1, 8),
+    (32, 32, 16, 1, 15),
+    (64, 64, 8, 1, 60),
+    (64, 64, 10, 0, 90),
+    (128, 128, 8, 1, 56),
+    (256, 32, 8, 1, 60),
+    (64, 64, 4, 1, 150),
+    (288, 32, 8, 1, 60),
+]
+
+
+@EACH_ISA
+@pytest.mark.parametrize("active", [0.5, 1.0])
+@pytest.mark.parametrize(("cout", "cin", "side", "padding", "images"), SHAPES)
+def test_winograd_is_at_most_twice_as_wrong_as_torch(cout, cin, side, padding, images, active, isa, monkeypatch):
+    """Dense cotangents, and those below a ReLU, of which half vanish."""
     monkeypatch.setenv("TWOPHASE_ISA", isa)
     places = side + 2 * padding - 2
-    g = randn(8, 3, cout, places, places, dtype=torch.float32)
+    g = randn(8, images, cout, places, places, dtype=torch.float32)
+    g *= torch.rand(g.shape[1:], generator=torch.Generator().manual_seed(10)) < active
     weight = randn(9, cout, cin, 3, 3, dtype=torch.float32)
     options = {"size": (side, side), "padding": padding}
-    exact = ops.conv_input_grad(g.double(), weight.double(), **options, backend="reference")
-    by_torch = ops.conv_input_grad(g, weight, **options, backend="reference")
-    got = ops.conv_input_grad(g, weight, **options, backend="cpu")
+    some = slice(0, 16)
+    exact = ops.conv_input_grad(g[some].double(), weight.double(), **options, backend="reference")
+    by_torch = ops.conv_input_grad(g[some], weight, **options, backend="reference")
+    got = ops.conv_input_grad(g, weight, **options, backend="cpu")[some]
     assert 0 < relative(got, exact) <= 2 * relative(by_torch, exact)
 
 
@@ -111,8 +159,8 @@ def test_large_tiles_keep_what_precision_high_promises(dtype, isa, monkeypatch):
     for cin, cout, padding, size in (
         (9, 15, 1, (8, 8)),
         (33, 16, 0, (9, 8)),
-        (13, 10, 2, (3, 13)),
-        (8, 64, 1, (4, 12)),
+        (13, 10, 2, (3, 16)),
+        (8, 64, 1, (4, 16)),
     ):
         places = [extent + 2 * padding - 2 for extent in size]
         g, weight = randn(8, 130, cout, *places, dtype=dtype), randn(9, cout, cin, 3, 3, dtype=dtype)
@@ -128,12 +176,12 @@ def test_large_tiles_keep_what_precision_high_promises(dtype, isa, monkeypatch):
 
 
 @EACH_ISA
-@pytest.mark.parametrize("shape", [(512, 160, 2), (40, 33, 9)], ids=str)
+@pytest.mark.parametrize("shape", [(3, 512, 160, 2), (3, 40, 33, 9), (90, 24, 20, 11)], ids=str)
 def test_threads_do_not_change_a_bit(shape, isa, monkeypatch):
-    """Few tiles of many channels, which threads share by channels, and many tiles."""
+    """Few tiles of many channels, which threads share by channels, and many tiles, of 2x2 and 4x2 results."""
     monkeypatch.setenv("TWOPHASE_ISA", isa)
-    cout, cin, side = shape
-    g = randn(16, 3, cout, side, side, dtype=torch.float32)
+    images, cout, cin, side = shape
+    g = randn(16, images, cout, side, side, dtype=torch.float32)
     weight = randn(17, cout, cin, 3, 3, dtype=torch.float32)
     before, results = torch.get_num_threads(), []
     try:

@@ -9,8 +9,8 @@ from twophase_fast.ops._case import ODD_SIZES, Inputs, OpCase, Sizes, random
 
 
 def _sizes() -> list[Sizes]:
-    """Channels are per group; `size` is the last spatial axis, the others are 5."""
-    base = {"n": 2, "groups": 1, "cin": 13, "cout": 10, "dims": 2, "size": 9, "add": 1}
+    """Channels are per group; `size` is the last spatial axis, `others` are the ones before it."""
+    base = {"n": 2, "groups": 1, "cin": 13, "cout": 10, "dims": 2, "size": 9, "others": 5, "add": 1}
     taps = {"kernel": 3, "stride": 1, "padding": 1, "dilation": 1}
     sizes: list[Sizes] = [{**base, **taps, "groups": g, "cin": i, "cout": o} for g, i, o in ((2, 2, 3), (5, 1, 1))]
     sizes += [{**base, **taps, "size": size, "add": size % 2} for size in ODD_SIZES]
@@ -21,6 +21,8 @@ def _sizes() -> list[Sizes]:
     sizes += [{**base, **taps, "padding": 4, "dilation": 2, "stride": stride} for stride in (1, 2, 4)]
     sizes += [{**base, **taps, "kernel": 2, "dilation": 3, "stride": 2, "groups": 3, "cin": 2, "cout": 2}]
     sizes += [{**base, **taps, "dims": 1, "stride": stride} for stride in (1, 2)]
+    sizes += [{**base, **taps, "n": 70, "others": 13, "size": 11 + pad, "padding": pad, "add": pad} for pad in (0, 1)]
+    sizes += [{**base, **taps, "n": 90, "others": 8, "size": 7, "cout": 19, "padding": 2}]  # tiles of 4x2, as above
     sizes += [{**base, **taps, "n": 0}, {**base, **taps, "size": 70, "cout": 140}]
     return [
         *sizes,
@@ -31,7 +33,7 @@ def _sizes() -> list[Sizes]:
 
 def _make(sizes: Sizes, dtype: torch.dtype, generator: torch.Generator) -> Inputs:
     s = sizes
-    spatial = [*[5] * (s["dims"] - 1), s["size"]]
+    spatial = [*[s["others"]] * (s["dims"] - 1), s["size"]]
     reach = s["dilation"] * (s["kernel"] - 1) + 1
     places = [(size + 2 * s["padding"] - reach) // s["stride"] + 1 for size in spatial]
     g = random(generator, dtype, s["n"], s["groups"] * s["cout"], *places)
