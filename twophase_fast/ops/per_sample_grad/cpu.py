@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 
 from twophase_fast import _native
+from twophase_fast._pages import room
 from twophase_fast.ops import _operands
 from twophase_fast.ops.per_sample_grad import reference
 
@@ -30,7 +31,24 @@ def per_sample_grad_out(out: torch.Tensor, a: torch.Tensor, g: torch.Tensor, pre
     _native.call("linear_grad", out.numpy(), a.numpy(), g.numpy())
 
 
-per_sample_grad = _operands.into_new(reference.new_linear, per_sample_grad_out)
+def _new_linear(a: torch.Tensor, g: torch.Tensor, *_: object) -> torch.Tensor:
+    return room(reference.linear_shape(a, g), a.dtype, a.device)  # a large result is filled twice as fast there
+
+
+def _new_conv(
+    x: torch.Tensor,
+    g: torch.Tensor,
+    kernel_size: Sequence[int],
+    stride: Sequence[int],
+    padding: Sequence[int],
+    dilation: Sequence[int],
+    groups: int,
+    *_: object,
+) -> torch.Tensor:
+    return room(reference.conv_shape(x, g, kernel_size, groups), x.dtype, x.device)
+
+
+per_sample_grad = _operands.into_new(_new_linear, per_sample_grad_out)
 """The gradients [N, C, p, d] of a [N, T, d], g [N, C, T, p], as a new tensor."""
 
 
@@ -54,5 +72,5 @@ def per_sample_conv_grad_out(
     _native.call("conv_grad", out.flatten(3).numpy(), x.numpy(), g.numpy(), geometry)
 
 
-per_sample_conv_grad = _operands.into_new(reference.new_conv, per_sample_conv_grad_out)
+per_sample_conv_grad = _operands.into_new(_new_conv, per_sample_conv_grad_out)
 """The gradient of every sample and class with respect to the weight of a convolution, as a new tensor."""
