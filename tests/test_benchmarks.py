@@ -36,6 +36,8 @@ RESULTS = {
     "ops": [
         {"op": "gram", "sizes": {"n": 3, "m": 0}, "backend": "cpu", "status": "timed", "seconds": 2.0, "error": 1e-7,
          "of_gemm": 0.5, "of_bandwidth": 0.25},
+        {"op": "gram", "sizes": {"n": 3, "m": 0}, "backend": "cpu high", "status": "timed", "seconds": 1.0,
+         "error": 5e-6, "of_gemm": 1.0, "of_bandwidth": 0.5},
         {"op": "gram", "sizes": {"n": 3, "m": 0}, "backend": "reference", "status": "timed", "seconds": 5.0,
          "error": 1e-7, "of_gemm": 0.2, "of_bandwidth": 0.1},
         {"op": "gram", "sizes": {"n": 3, "m": 0}, "backend": "torch x @ y.T", "status": "timed", "seconds": 4.0,
@@ -207,8 +209,9 @@ def test_tables_replace_what_stands_between_the_markers(tmp_path):
     assert "| A | torch.func, 1 s | **50** | – | 10 MB | 5 GB | 0.00 |" in text
     assert "| A | 20 ms, 10 MB, error 2e-07 | 1 s, 5 GB, error 3e-07 | – |" in text
     assert "| B | – | – | refuses |" in text
-    assert "| gram | n=3 | cpu | 2 s | x @ y.T, 4 s | **2** | 50% | 25% | 1e-07 |" in text
-    assert "| gram | n=3 | triton | wrong | | | |  | 1e+00 |" in text
+    assert "| gram | n=3 | cpu | 2 s | x @ y.T, 4 s | **2** | **4** | 50% | 25% | 1e-07 |" in text
+    assert "cpu high" not in text
+    assert "| gram | n=3 | triton | wrong | | | | |  | 1e+00 |" in text
     assert "reference" not in text
     assert "float32 180 GFLOP/s" in text
     readme.update(page, "again")
