@@ -198,7 +198,7 @@ def test_the_small_rows_of_the_pull_back_run_interpreted(monkeypatch):
     pytest.importorskip("triton")
     monkeypatch.setenv("TRITON_INTERPRET", "1")
     names = [row.name.split()[0] for row in gpu_pullback_rows.rows(small=True)]
-    assert names == ["batch_norm_grad", "relu_grad_", "layer_norm_grad", "conv_input_grad"]
+    assert names == ["batch_norm_grad", "relu_grad_", "layer_norm_grad", "conv_input_grad", "batched_product_"]
     full = {row.name.split()[0] for row in gpu_pullback_rows.rows()}
     assert full == {*names, "linear_input_grad_"}
     for row in gpu_pullback_rows.rows(small=True):

@@ -86,3 +86,24 @@ def test_a_chain_of_convolutions_needs_room_for_one():
     found = describe(structure, None).alive
     assert max(alive.most for alive in found.values()) == 2 * UNIT + 3 * 8  # the readout's, and then no more
     torch.testing.assert_close(tp.entk(model, x), tp.ntk.naive_entk(model, x))
+
+
+class Shifting(nn.Module):
+    """Convolutions whose cotangents are views of one memory, which several of their weights read."""
+
+    def __init__(self):
+        super().__init__()
+        self.one, self.two = nn.Conv2d(4, 4, 3, padding=1), nn.Conv2d(4, 4, 3, padding=1)
+        self.stem, self.readout = nn.Conv2d(2, 4, 3, padding=1), nn.Linear(4, 3)
+
+    def forward(self, x):
+        x = self.stem(x)
+        x = self.one(x) + self.two(x) + x
+        return self.readout((self.one(x) + self.two(x)).mean((2, 3)))
+
+
+@pytest.mark.parametrize("params", [None, "one.weight", "*.bias", "stem.weight"])
+def test_cotangents_that_others_still_read_are_left_alone(params):
+    torch.manual_seed(0)
+    model, x = Shifting().double(), torch.randn(3, 2, 7, 7, dtype=torch.float64)
+    torch.testing.assert_close(tp.entk(model, x, params=params), tp.ntk.naive_entk(model, x, params=params))

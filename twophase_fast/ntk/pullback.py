@@ -118,18 +118,12 @@ class _Buffer:
     Attributes:
         rows: The cotangents.
         memory: Counts the readers.
-        holders: Tensors that held this memory before the collector did, or None: it does not.
+        adopted: Whether the collector is one of them.
     """
 
     rows: torch.Tensor
     memory: _Memory = field(default_factory=_Memory)
-    holders: int | None = None
-
-    def settle(self) -> None:
-        """Count the collector, and whom it gave them to, as a reader no more if they hold these cotangents no more."""
-        if self.holders is not None and _holders(self.rows) <= self.holders:
-            self.memory.readers -= 1
-            self.holders = None
+    adopted: bool = False
 
 
 class _Flow:
@@ -161,6 +155,7 @@ class _Flow:
                 buffers = [self._take((step.node, j)) for j in outputs]
                 yield step.node
                 self._run_single(step, buffers)
+                del buffers  # which would hold their memory until the next ones have arrived
                 continue
             if isinstance(step, Norm):
                 self._run_norm(step)
@@ -174,7 +169,8 @@ class _Flow:
         if not arrived or not step.targets:
             return
         for buffer in arrived:
-            buffer.settle()
+            if buffer.adopted and not self._kept(buffer, arrived):
+                buffer.memory.readers -= 1
         sums = {slot: self._owned_room(target) for slot, target in step.targets.items()}
         held = {slot: rows for slot, rows in sums.items() if rows is not None}
         gs = tuple(None if buffer is None else buffer.rows for buffer in buffers)
@@ -311,13 +307,22 @@ class _Flow:
             buffer.memory.readers -= 1
             buffer = _Buffer(_like(buffer.rows).copy_(buffer.rows))
         if place in self._wanted:
-            holders = _holders(buffer.rows)
             if self._shelf.adopt(place, self._ks, buffer.rows):
                 buffer.memory.readers += 1
-                buffer.holders = holders
+                buffer.adopted = True
             else:
                 self._shelf.put(place, self._ks, self._plain(place, buffer.rows))
         return buffer
+
+    def _kept(self, buffer: _Buffer, arrived: Sequence[_Buffer]) -> bool:
+        """Return whether tensors other than those on their way hold the memory of what arrived."""
+        storage = buffer.rows.untyped_storage()
+        ours: dict[int, torch.Tensor] = {}
+        for one in (*self._pending.values(), *arrived):
+            if one.rows.untyped_storage()._cdata == storage._cdata:
+                base = one.rows._base  # of a view, which keeps it alive
+                ours |= {id(tensor): tensor for tensor in (one.rows, base) if tensor is not None}
+        return torch._C._storage_Use_Count(storage._cdata) > len(ours) + 1  # and this look at it
 
     def _owned_room(self, place: Place) -> torch.Tensor | None:
         """Return what waits at a place as [B, K, *rest], where a result may be added to it."""
@@ -325,11 +330,6 @@ class _Flow:
         if waiting is None or waiting.memory.readers > 1 or place[0] not in self._route.by_rule:
             return None
         return waiting.rows if waiting.rows.is_contiguous() else None
-
-
-def _holders(rows: torch.Tensor) -> int:
-    """Return how many tensors hold the memory of this one."""
-    return torch._C._storage_Use_Count(rows.untyped_storage()._cdata)
 
 
 def _like(rows: torch.Tensor) -> torch.Tensor:
