@@ -87,6 +87,7 @@ class Block:
         waiting = 0
 
         def finish(name: str, shelf: Shelf) -> None:
+            """Add the block of a parameter whose factor is complete, unless it is small and may wait."""
             nonlocal waiting
             if shelf.bytes <= SMALL_BYTES and waiting + shelf.bytes <= WAITING_BYTES:
                 waiting += shelf.bytes

@@ -172,13 +172,14 @@ class Computation:
             self.ready = structure
 
     def take_graph(self, batch: Batch) -> Graph | None:
-        """Return the graph of a batch and let go of it, if the probe has left it and it is still good."""
+        """Return the graph of a batch and let go of it, if the probe has left it and it is still good.
+
+        Where something was written over what it keeps the model runs again, and torch says what is wrong.
+        """
         if self.ready is None or batch.size != self.left.size:
             return None
         structure, self.ready = self.ready, None
-        return (
-            structure.graph if structure.intact() else None
-        )  # else the model runs again, and torch says what is wrong
+        return structure.graph if structure.intact() else None
 
     def _choose_directions(self, outputs: int) -> None:
         """Choose what is pulled back: every output, their normalised sum, or the features of a wide readout."""

@@ -109,9 +109,7 @@ def passing_uses(uses: Sequence[UseSpec], route: Route) -> set[int]:
     return {
         use.node
         for use in uses
-        if use.node in route.by_rule
-        and all(layout.leading for layout in use.layouts.values())
-        and all(counts[name] == 1 for slot in use.slots for name in slot.leaves)
+        if route.gathers(use) and all(counts[name] == 1 for slot in use.slots for name in slot.leaves)
     }
 
 

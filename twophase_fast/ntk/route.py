@@ -108,6 +108,10 @@ class Route:
         """Whether torch's engine runs everything."""
         return not self.by_rule
 
+    def gathers(self, use: UseSpec) -> bool:
+        """Return whether the cotangents of a use are all there, by sample, when its node's turn comes."""
+        return use.node in self.by_rule and all(layout.leading for layout in use.layouts.values())
+
 
 def find_route(graph: Graph, root: Place, uses: Sequence[UseSpec], keep: Place | None = None) -> Route:
     """Return the route from a root to the uses (and to the place whose cotangents are kept)."""

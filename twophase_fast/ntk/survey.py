@@ -154,7 +154,7 @@ def _profile(name: str, factor: AnyFactor, own: Sequence[UseSpec], graph: Graph,
         depth=max(depths),
         bottom=min(depths),
         nodes=tuple(u.name for u in own),
-        passing=len(own) == 1 and own[0].node in route.by_rule and all(la.leading for la in own[0].layouts.values()),
+        passing=len(own) == 1 and route.gathers(own[0]),
     )
 
 

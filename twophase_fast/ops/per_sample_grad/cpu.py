@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 
@@ -31,24 +32,17 @@ def per_sample_grad_out(out: torch.Tensor, a: torch.Tensor, g: torch.Tensor, pre
     _native.call("linear_grad", out.numpy(), a.numpy(), g.numpy())
 
 
-def _new_linear(a: torch.Tensor, g: torch.Tensor, *_: object) -> torch.Tensor:
-    return room(reference.linear_shape(a, g), a.dtype, a.device)  # a large result is filled twice as fast there
+def _in_pages(new: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
+    """Return a function that makes the room that `new` makes, large ones of huge pages: these fill twice as fast."""
+
+    def made(x: torch.Tensor, g: torch.Tensor, *rest: Any) -> torch.Tensor:
+        like = new(x.to("meta"), g.to("meta"), *rest)
+        return room(like.shape, like.dtype, x.device)
+
+    return made
 
 
-def _new_conv(
-    x: torch.Tensor,
-    g: torch.Tensor,
-    kernel_size: Sequence[int],
-    stride: Sequence[int],
-    padding: Sequence[int],
-    dilation: Sequence[int],
-    groups: int,
-    *_: object,
-) -> torch.Tensor:
-    return room(reference.conv_shape(x, g, kernel_size, groups), x.dtype, x.device)
-
-
-per_sample_grad = _operands.into_new(_new_linear, per_sample_grad_out)
+per_sample_grad = _operands.into_new(_in_pages(reference.new_linear), per_sample_grad_out)
 """The gradients [N, C, p, d] of a [N, T, d], g [N, C, T, p], as a new tensor."""
 
 
@@ -72,5 +66,5 @@ def per_sample_conv_grad_out(
     _native.call("conv_grad", out.flatten(3).numpy(), x.numpy(), g.numpy(), geometry)
 
 
-per_sample_conv_grad = _operands.into_new(_new_conv, per_sample_conv_grad_out)
+per_sample_conv_grad = _operands.into_new(_in_pages(reference.new_conv), per_sample_conv_grad_out)
 """The gradient of every sample and class with respect to the weight of a convolution, as a new tensor."""

@@ -25,10 +25,9 @@ def _convolution(arrival: Arrival) -> dict[int, torch.Tensor]:
     options = {**geometry, "groups": node._saved_groups, "precision": arrival.precision}
     if held is None and not g.is_cpu:
         return {0: _blocks(arrival, ops.conv_input_grad(g, weight, arrival.source(0)[2:], **options))}
-    if held is None:
+    out = held
+    if out is None:
         out = arrival.g if arrival.owned and overwrites(node) else arrival.empty(0)
-    else:
-        out = held
     ops.conv_input_grad_(_images(out, arrival.source(0)), g, weight, add=held is not None, **options)
     return {0: out}
 
