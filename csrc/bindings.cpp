@@ -162,10 +162,12 @@ ConvGrad<T> conv_problem(const py::array& x, const py::array& g, const std::vect
 }
 
 void conv_grad_binding(py::array out, const py::array& x, const py::array& g,
-                       const std::vector<int64_t>& geometry, const std::string& isa, int threads) {
+                       const std::vector<int64_t>& geometry, bool large_tiles, const std::string& isa,
+                       int threads) {
   with_element_type(out, [&](auto zero) {
     using T = decltype(zero);
     ConvGrad<T> problem = conv_problem<T>(x, g, geometry);
+    problem.large_tiles = large_tiles;
     const int64_t row = problem.cin / problem.groups * problem.kernel[0] * problem.kernel[1];
     problem.out = grad_rows<T>(out, problem.samples, problem.classes, problem.cout, row);
     const Isa tier = parse_isa(isa);

@@ -1,14 +1,26 @@
-// Winograd's pull-back through a 3x3 convolution; templates over a SIMD trait S and tiles F (transforms.h).
+// Winograd's pull-back through a 3x3 convolution; templates over a SIMD trait S and tiles F.
 // Registers run along channels: cotangents are turned from planes to positions with adjacent channels, and
 // results back, so that every transform works on whole registers whatever the images' size.
 #pragma once
+#include "common/minimal_filtering.h"
 #include "common/pack.h"
 #include "conv_input_grad/kernels.h"
 #include "conv_input_grad/rows.h"
-#include "conv_input_grad/transforms.h"
 
 namespace twophase {
 namespace {
+
+// Tiles whose columns are transformed by one family and whose rows by another. A sum of products has `length`
+// terms at most before it is added to a total.
+template <class V, class H, int length>
+struct Tile {
+  using Vertical = V;
+  using Horizontal = H;
+  static constexpr int results_y = V::results, points_y = V::points;
+  static constexpr int results_x = H::results, points_x = H::points;
+  static constexpr int places = points_y * points_x;
+  static constexpr int64_t sum_length = length;
+};
 
 // Rows of tiles `row` ... of one image, of which there are `rows`; the first of them is tile `tile`.
 struct TileRows {

@@ -132,6 +132,26 @@ class ConvDriver {
   const bool stream_;
 };
 
+// Multiplications of one row (c, o) and channel by tiles, in units of those that a product does in its inner
+// loop: turning the sum at a place to taps takes as long as 7 more tiles (measured with 8x8 to 32x32
+// positions).
+template <class T>
+int64_t work_of(const ConvGrad<T>& f, const WinogradGrad<T>& w) {
+  return w.places * (ceil_div(f.out_height, w.tile_height) * ceil_div(f.out_width, w.tile_width) + 7);
+}
+
+// The tiles of least work.
+template <class T>
+const WinogradGrad<T>& winograd_of(const ConvGrad<T>& f, const GradKernels<T>& k) {
+  const WinogradGrad<T>* best = &k.winograd;
+  const auto try_other = [&](const WinogradGrad<T>& w) {
+    if (work_of(f, w) < work_of(f, *best)) best = &w;
+  };
+  try_other(k.winograd_mixed);
+  if (f.large_tiles) try_other(k.winograd_large);
+  return *best;
+}
+
 // See winograd_tier.h.
 template <class T>
 class WinogradDriver {
@@ -139,23 +159,24 @@ class WinogradDriver {
   WinogradDriver(const ConvGrad<T>& f, const GradKernels<T>& k, int threads)
       : f_(f),
         k_(k),
+        w_(winograd_of(f, k)),
         threads_(threads),
-        sizes_(sizes_of(f, k)),
+        sizes_(sizes_of(f, k, w_)),
         parts_(f.classes * f.cout, f.samples, threads, k.width),
         stream_(f.cin % 16 == 0 && streams_rows(f.out, f.samples * f.classes * f.cout, f.cin * 9, k.lanes)) {}
 
   void run() {
     parallel_tasks(f_.samples * parts_.count, threads_, [&] {
-      auto scratch = std::make_shared<Scratch>(f_, sizes_, parts_.step, k_.width);
+      auto scratch = std::make_shared<Scratch>(f_, w_, sizes_, parts_.step, k_.width);
       return [&, scratch](int64_t task) {
         run_part(task / parts_.count, task % parts_.count * parts_.step, *scratch);
       };
     });
   }
 
-  static WinogradSizes sizes_of(const ConvGrad<T>& f, const GradKernels<T>& k) {
-    const int64_t across = (f.out_width + 1) / 2, down = (f.out_height + 1) / 2,
-                  channels = up(f.cin, k.lanes);
+  static WinogradSizes sizes_of(const ConvGrad<T>& f, const GradKernels<T>& k, const WinogradGrad<T>& w) {
+    const int64_t across = ceil_div(f.out_width, w.tile_width), down = ceil_div(f.out_height, w.tile_height);
+    const int64_t channels = up(f.cin, k.lanes);
     const int64_t block = across * std::clamp<int64_t>(tiles_at_once / across, 1, down);
     const int64_t channel_block = std::min(f.cin, channels_at_once);
     return {channels,
@@ -169,16 +190,17 @@ class WinogradDriver {
   }
 
  private:
-  static constexpr int64_t tiles_at_once = 64,
-                           channels_at_once = 64;  // the blocks of all 16 products stay in L2
+  // The blocks of all products stay in L2; longer sums over tiles round more.
+  static constexpr int64_t tiles_at_once = 32, channels_at_once = 64;
 
   struct Scratch {
-    Scratch(const ConvGrad<T>& f, const WinogradSizes& z, int64_t rows, int64_t width)
+    Scratch(const ConvGrad<T>& f, const WinogradGrad<T>& w, const WinogradSizes& z, int64_t rows,
+            int64_t width)
         : x_packed(f.height * f.width * z.channels),
-          x_tiles(16 * z.x_step),
-          g_packed(4 * z.tile_block * width),
-          g_tiles(16 * z.g_step),
-          sums(16 * z.sum_step),
+          x_tiles(w.places * z.x_step),
+          g_packed(w.tile_height * w.tile_width * z.tile_block * width),
+          g_tiles(w.places * z.g_step),
+          sums(w.places * z.sum_step),
           to(static_cast<size_t>(rows)) {}
 
     Workspace<T> x_packed, x_tiles, g_packed, g_tiles, sums;
@@ -191,32 +213,28 @@ class WinogradDriver {
       const int64_t c = (first + i) / f_.cout, o = (first + i) % f_.cout;
       s.to[static_cast<size_t>(i)] = f_.out.data + n * f_.out.sample + c * f_.out.class_ + o * f_.out.output;
     }
-    k_.winograd({&f_, sizes_, f_.x + n * f_.x_sample, f_.g + n * f_.g_sample, first, rows, s.to.data(),
-                 stream_, s.x_packed.data(), s.x_tiles.data(), s.g_packed.data(), s.g_tiles.data(),
-                 s.sums.data()});
+    w_.run({&f_, sizes_, f_.x + n * f_.x_sample, f_.g + n * f_.g_sample, first, rows, s.to.data(), stream_,
+            s.x_packed.data(), s.x_tiles.data(), s.g_packed.data(), s.g_tiles.data(), s.sums.data()});
   }
 
   const ConvGrad<T>& f_;
   const GradKernels<T>& k_;
+  const WinogradGrad<T>& w_;
   const int threads_;
   const WinogradSizes sizes_;
   const RowParts parts_;
   const bool stream_;
 };
 
-// Measured, float32 with AVX-512 on one core, against patches: 1.4 to 2.3 times as fast with 16 channels or
-// more and 8x8 positions or more (1.2 for 256 channels at 8x8, 1.1 for 16 at 14x14), 1.0 to 1.2 with 8
-// channels. Left out: 6x6 and 7x7 positions (1.0 to 1.1), 4x4 (0.8) and 3 or 4 channels (0.8), whose
-// registers stay half empty. It follows from the shape alone.
+// Whether it takes less work than products with patches (measured with 4x4 to 112x112 positions and 1 to 512
+// channels). It follows from the shape alone.
 template <class T>
-bool suits_winograd(const ConvGrad<T>& f) {
+bool suits_winograd(const ConvGrad<T>& f, const GradKernels<T>& k) {
   const auto both = [](const int64_t(&axes)[2], int64_t value) {
     return axes[0] == value && axes[1] == value;
   };
-  const int64_t positions = f.out_height * f.out_width;
-  const int64_t tiles = (f.out_height + 1) / 2 * ((f.out_width + 1) / 2);
-  return both(f.kernel, 3) && both(f.stride, 1) && both(f.dilation, 1) && f.groups == 1 && f.cin >= 8 &&
-         f.classes * f.cout >= 16 && positions >= 64 && positions >= 3 * tiles;
+  return both(f.kernel, 3) && both(f.stride, 1) && both(f.dilation, 1) && f.groups == 1 &&
+         f.classes * f.cout >= 16 && work_of(f, winograd_of(f, k)) < 9 * f.out_height * f.out_width;
 }
 
 }  // namespace
@@ -230,7 +248,7 @@ void linear_grad(const LinearGrad<T>& problem, Isa isa, int threads) {
 template <class T>
 void conv_grad(const ConvGrad<T>& problem, Isa isa, int threads) {
   if (const auto* kernels = tiers.of<T>(isa)) {
-    if (suits_winograd(problem)) return WinogradDriver<T>(problem, *kernels, threads).run();
+    if (suits_winograd(problem, *kernels)) return WinogradDriver<T>(problem, *kernels, threads).run();
     return ConvDriver<T>(problem, *kernels, threads).run();
   }
   conv_grad_scalar(problem, threads);

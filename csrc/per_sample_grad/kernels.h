@@ -35,7 +35,7 @@ struct GradKernels {
   // Rows 0 ... count - 1 of the patches; `line` holds out_height * out_width * lanes elements.
   void (*pack_patches)(const Patches<T>& patches, int64_t count, T* panels, int64_t width, T* line);
   void (*multiply)(const StackedProduct<T>& product);
-  void (*winograd)(const WinogradPart<T>& part);
+  WinogradGrad<T> winograd, winograd_mixed, winograd_large;  // tiles of 2x2, 4x2 and 4x4 cotangents
 };
 
 extern const GradKernels<float> grad_avx2_f32;

@@ -116,9 +116,21 @@ inline void pack_patches(const Patches<typename S::T>& patches, int64_t count, t
   }
 }
 
+template <class S, class F>
+constexpr WinogradGrad<typename S::T> winograd_kernel() {
+  return {F::height, F::width, F::places, winograd<S, F>};
+}
+
 template <class S>
 constexpr GradKernels<typename S::T> grad_kernels() {
-  return {panel_width<S>, S::lanes, pack_rows<S>, pack_patches<S>, multiply<S>, winograd<S>};
+  return {panel_width<S>,
+          S::lanes,
+          pack_rows<S>,
+          pack_patches<S>,
+          multiply<S>,
+          winograd_kernel<S, GradTile<Grad2<S>, Grad2<S>>>(),
+          winograd_kernel<S, GradTile<Grad4<S>, Grad2<S>>>(),
+          winograd_kernel<S, GradTile<Grad4<S>, Grad4<S>>>()};
 }
 
 }  // namespace

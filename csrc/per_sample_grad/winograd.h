@@ -9,10 +9,10 @@ namespace twophase {
 
 struct WinogradSizes {
   int64_t channels;                  // Cin, filled up to whole registers
-  int64_t tiles_x, tiles;            // of 2x2 output positions
+  int64_t tiles_x, tiles;            // of output positions
   int64_t tile_block;                // transformed at a time, whole lines of tiles
-  int64_t channel_block;             // whose 16 sums are kept at a time
-  int64_t x_step, g_step, sum_step;  // between the 16 matrices of an operand; a row more than these hold, so
+  int64_t channel_block;             // whose sums are kept at a time
+  int64_t x_step, g_step, sum_step;  // between the matrices of an operand; a row more than these hold, so
                                      // that they do not all fall into the same lines of the L1 cache
 };
 
@@ -27,10 +27,17 @@ struct WinogradPart {
   T* const* to;
   bool stream;  // the result does not fit the caches, and 16 channels of it are whole aligned registers
   T* x_packed;  // [height, width, channels]
-  T* x_tiles;   // 16 times [tiles, channels]
+  T* x_tiles;   // `places` times [tiles, channels]
   T* g_packed;  // [positions of a block, panel]
-  T* g_tiles;   // 16 times [tile_block, panel]
-  T* sums;      // 16 times [channel_block, panel]
+  T* g_tiles;   // `places` times [tile_block, panel]
+  T* sums;      // `places` times [channel_block, panel]
+};
+
+// The kernel for tiles of one size.
+template <class T>
+struct WinogradGrad {
+  int64_t tile_height, tile_width, places;
+  void (*run)(const WinogradPart<T>& part);
 };
 
 }  // namespace twophase

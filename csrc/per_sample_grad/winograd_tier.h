@@ -1,17 +1,14 @@
 // Minimal filtering for the weight gradient of 3x3 convolutions with stride 1 (Winograd 1980; Lavin and Gray
-// 2016): F(3x3, 2x2), "filters" of 2x2 cotangents that give 3x3 results from 4x4 inputs.
+// 2016): tiles of c x c cotangents that give 3x3 taps from (c + 2) x (c + 2) inputs; templates over a SIMD
+// trait S and the transforms F of c cotangents along one axis (common/minimal_filtering.h).
 //
-//   D = A^T [ sum over tiles (G g G^T) * (B^T x B) ] A        * elementwise, tiles 2 apart
+//   D = A^T [ sum over tiles (G g G^T) * (B^T x B) ] A        * elementwise, tiles c apart
 //
-//         1  0 -1  0             1  0            1  1  1  0
-//   B^T = 0  h  h  0   h = 1/2   1  1    A^T =   0  1 -1  0
-//         0 -h  h  0         G = 1 -1            0  1  1 -1
-//         0  1  0 -1             0  1
-//
-// The sum is 16 products of [rows, tiles] by [tiles, channels]: 16 multiplications for 4 positions and 9
-// taps, which take 36 otherwise. Vectors run over rows (c, o) of the result, so that all transforms are
-// elementwise.
+// The sum is (c + 2)^2 products of [rows, tiles] by [tiles, channels]: 16 multiplications for 4 positions and
+// 9 taps, which take 36 otherwise, or 36 for 16 positions, which take 144. Vectors run over rows (c, o) of
+// the result, so that all transforms are elementwise.
 #pragma once
+#include "common/minimal_filtering.h"
 #include "common/pack.h"
 #include "common/tile.h"
 #include "per_sample_grad/winograd.h"
@@ -19,30 +16,23 @@
 namespace twophase {
 namespace {
 
-template <class S>
-inline typename S::Reg minus(typename S::Reg x, typename S::Reg y) {
-  return S::fma(y, S::fill(-1), x);
-}
-
-// B^T applied to four registers.
-template <class S>
-inline void input_transform(typename S::Reg (&r)[4]) {
-  const typename S::Reg half = S::fill(typename S::T{0.5});
-  const typename S::Reg middle = S::mul(S::add(r[1], r[2]), half), other = S::mul(minus<S>(r[2], r[1]), half);
-  r[0] = minus<S>(r[0], r[2]);
-  r[3] = minus<S>(r[1], r[3]);
-  r[1] = middle;
-  r[2] = other;
-}
+// Tiles whose columns are transformed by V and whose rows by H.
+template <class V, class H>
+struct GradTile {
+  using Vertical = V;
+  using Horizontal = H;
+  static constexpr int height = V::cotangents, width = H::cotangents;
+  static constexpr int down = V::points, across = H::points, places = down * across;
+};
 
 // Registers (y, x) of the tile whose first position is (top, left) of [height, width] positions, `step`
 // apart.
-template <class S, int size>
+template <class S, int down, int across>
 inline void load_tile(const typename S::T* from, int64_t height, int64_t width, int64_t step, int64_t top,
-                      int64_t left, typename S::Reg (&tile)[size][size]) {
-  for (int y = 0; y < size; ++y) {
+                      int64_t left, typename S::Reg (&tile)[down][across]) {
+  for (int y = 0; y < down; ++y) {
     const bool inside = top + y >= 0 && top + y < height;
-    for (int x = 0; x < size; ++x) {
+    for (int x = 0; x < across; ++x) {
       const bool there = inside && left + x >= 0 && left + x < width;
       tile[y][x] = there ? S::load(from + ((top + y) * width + left + x) * step) : S::zero();
     }
@@ -50,7 +40,7 @@ inline void load_tile(const typename S::T* from, int64_t height, int64_t width, 
 }
 
 // X(p, tile, i): the transformed inputs of a sample, from its channels packed as [height * width, channels].
-template <class S>
+template <class S, class F>
 inline void transform_inputs(const WinogradPart<typename S::T>& f) {
   const ConvGrad<typename S::T>& conv = *f.problem;
   const WinogradSizes& z = f.sizes;
@@ -59,16 +49,18 @@ inline void transform_inputs(const WinogradPart<typename S::T>& f) {
     pack_rows<S>(line, 0, conv.cin, conv.width, f.x_packed + y * conv.width * z.channels, 0, z.channels, 0);
   }
   for (int64_t tile = 0; tile < z.tiles; ++tile) {
-    const int64_t top = tile / z.tiles_x * 2 - conv.padding[0], left = tile % z.tiles_x * 2 - conv.padding[1];
+    const int64_t top = tile / z.tiles_x * F::height - conv.padding[0];
+    const int64_t left = tile % z.tiles_x * F::width - conv.padding[1];
     for (int64_t i = 0; i < z.channels; i += S::lanes) {
-      typename S::Reg t[4][4];
+      typename S::Reg t[F::down][F::across];
       load_tile<S>(f.x_packed + i, conv.height, conv.width, z.channels, top, left, t);
-      for (int y = 0; y < 4; ++y) input_transform<S>(t[y]);
-      for (int x = 0; x < 4; ++x) {
-        typename S::Reg column[4] = {t[0][x], t[1][x], t[2][x], t[3][x]};
-        input_transform<S>(column);
-        for (int y = 0; y < 4; ++y)
-          S::store(f.x_tiles + (y * 4 + x) * z.x_step + tile * z.channels + i, column[y]);
+      for (int y = 0; y < F::down; ++y) F::Horizontal::input(t[y]);
+      typename S::T* to = f.x_tiles + tile * z.channels + i;
+      for (int x = 0; x < F::across; ++x) {
+        typename S::Reg column[F::down];
+        for (int y = 0; y < F::down; ++y) column[y] = t[y][x];
+        F::Vertical::input(column);
+        for (int y = 0; y < F::down; ++y) S::store(to + (y * F::across + x) * z.x_step, column[y]);
       }
     }
   }
@@ -76,58 +68,51 @@ inline void transform_inputs(const WinogradPart<typename S::T>& f) {
 
 // Q(p, tile, row): the transformed cotangents of a panel of rows in a block of tiles, from [positions,
 // panel].
-template <class S>
+template <class S, class F>
 inline void transform_cotangents(const WinogradPart<typename S::T>& f, int64_t rows, int64_t lines,
                                  int64_t tiles) {
   using Reg = typename S::Reg;
   constexpr int64_t width = panel_width<S>;
   const int64_t columns = f.problem->out_width;
   for (int64_t tile = 0; tile < tiles; ++tile) {
-    const int64_t top = tile / f.sizes.tiles_x * 2, left = tile % f.sizes.tiles_x * 2;
+    const int64_t top = tile / f.sizes.tiles_x * F::height, left = tile % f.sizes.tiles_x * F::width;
     for (int64_t r = 0; r < rows; r += S::lanes) {
-      Reg g[2][2];
+      Reg g[F::height][F::width], half[F::down][F::width];
       load_tile<S>(f.g_packed + r, lines, columns, width, top, left, g);
-      const Reg half[4][2] = {{g[0][0], g[0][1]},
-                              {S::add(g[0][0], g[1][0]), S::add(g[0][1], g[1][1])},
-                              {minus<S>(g[0][0], g[1][0]), minus<S>(g[0][1], g[1][1])},
-                              {g[1][0], g[1][1]}};
+      for (int x = 0; x < F::width; ++x) {
+        Reg column[F::height], u[F::down];
+        for (int y = 0; y < F::height; ++y) column[y] = g[y][x];
+        F::Vertical::cotangent(column, u);
+        for (int y = 0; y < F::down; ++y) half[y][x] = u[y];
+      }
       typename S::T* to = f.g_tiles + tile * width + r;
-      const int64_t step = f.sizes.g_step;
-      for (int y = 0; y < 4; ++y, to += 4 * step) {
-        S::store(to, half[y][0]);
-        S::store(to + step, S::add(half[y][0], half[y][1]));
-        S::store(to + 2 * step, minus<S>(half[y][0], half[y][1]));
-        S::store(to + 3 * step, half[y][1]);
+      for (int y = 0; y < F::down; ++y) {
+        Reg u[F::across];
+        F::Horizontal::cotangent(half[y], u);
+        for (int x = 0; x < F::across; ++x, to += f.sizes.g_step) S::store(to, u[x]);
       }
     }
   }
 }
 
-// A^T applied to four registers `step` apart.
-template <class S>
-inline void output_transform(const typename S::Reg* m, int step, typename S::Reg (&out)[3]) {
-  const typename S::Reg sum = S::add(m[step], m[2 * step]);
-  out[0] = S::add(m[0], sum);
-  out[1] = minus<S>(m[step], m[2 * step]);
-  out[2] = minus<S>(sum, m[3 * step]);
-}
-
 // The 9 taps of channel `channel` of the block for a panel of rows, as [9, panel].
-template <class S>
+template <class S, class F>
 inline void transform_result(const WinogradPart<typename S::T>& f, int64_t rows, int64_t channel,
                              typename S::T* taps) {
+  using Reg = typename S::Reg;
   constexpr int64_t width = panel_width<S>;
   for (int64_t r = 0; r < rows; r += S::lanes) {
-    typename S::Reg m[16], half[3][4];
-    for (int p = 0; p < 16; ++p) m[p] = S::load(f.sums + p * f.sizes.sum_step + channel * width + r);
-    for (int x = 0; x < 4; ++x) {
-      typename S::Reg column[3];
-      output_transform<S>(m + x, 4, column);
+    const typename S::T* from = f.sums + channel * width + r;
+    Reg half[3][F::across];
+    for (int x = 0; x < F::across; ++x) {
+      Reg m[F::down], column[3];
+      for (int y = 0; y < F::down; ++y) m[y] = S::load(from + (y * F::across + x) * f.sizes.sum_step);
+      F::Vertical::back(m, column);
       for (int u = 0; u < 3; ++u) half[u][x] = column[u];
     }
     for (int u = 0; u < 3; ++u) {
-      typename S::Reg row[3];
-      output_transform<S>(half[u], 1, row);
+      Reg row[3];
+      F::Horizontal::back(half[u], row);
       for (int v = 0; v < 3; ++v) S::store(taps + (u * 3 + v) * width + r, row[v]);
     }
   }
@@ -176,14 +161,14 @@ inline void stream_rows(const typename S::T* taps, int64_t count, typename S::T*
 
 // Packs and transforms the cotangents of a panel of rows in the block of tiles from `tile` on; returns how
 // many tiles it has.
-template <class S>
+template <class S, class F>
 inline int64_t load_cotangents(const WinogradPart<typename S::T>& f, int64_t row, int64_t rows,
                                int64_t tile) {
   using T = typename S::T;
   constexpr int64_t width = panel_width<S>;
   const ConvGrad<T>& conv = *f.problem;
   const int64_t tiles = f.sizes.tiles - tile < f.sizes.tile_block ? f.sizes.tiles - tile : f.sizes.tile_block;
-  const int64_t top = tile / f.sizes.tiles_x * 2, wanted = tiles / f.sizes.tiles_x * 2;
+  const int64_t top = tile / f.sizes.tiles_x * F::height, wanted = tiles / f.sizes.tiles_x * F::height;
   const int64_t lines = conv.out_height - top < wanted ? conv.out_height - top : wanted;
   const int64_t even =
       conv.g_row == conv.out_width * conv.g_column ? lines : 1;  // evenly spaced: all at once
@@ -192,20 +177,20 @@ inline int64_t load_cotangents(const WinogradPart<typename S::T>& f, int64_t row
     pack_rows<S>(line, row, rows, even * conv.out_width, f.g_packed + y * conv.out_width * width, 0, width,
                  0);
   }
-  transform_cotangents<S>(f, rows, lines, tiles);
+  transform_cotangents<S, F>(f, rows, lines, tiles);
   return tiles;
 }
 
 // The sums over all tiles for a panel of rows and a block of channels.
-template <class S>
+template <class S, class F>
 inline void sum_tiles(const WinogradPart<typename S::T>& f, int64_t row, int64_t rows, int64_t channel,
                       int64_t channels) {
   using T = typename S::T;
   constexpr int64_t width = panel_width<S>;
   const WinogradSizes& z = f.sizes;
   for (int64_t tile = 0; tile < z.tiles; tile += z.tile_block) {
-    const int64_t tiles = load_cotangents<S>(f, row, rows, tile);
-    for (int64_t p = 0; p < 16; ++p) {
+    const int64_t tiles = load_cotangents<S, F>(f, row, rows, tile);
+    for (int64_t p = 0; p < F::places; ++p) {
       const Operand<T> left{f.x_tiles + p * z.x_step + tile * z.channels + channel, width, z.channels};
       const Operand<T> right{f.g_tiles + p * z.g_step, 0, width};
       T* sums = f.sums + p * z.sum_step;
@@ -218,20 +203,20 @@ inline void sum_tiles(const WinogradPart<typename S::T>& f, int64_t row, int64_t
   }
 }
 
-template <class S>
+template <class S, class F>
 inline void winograd(const WinogradPart<typename S::T>& f) {
   constexpr int64_t width = panel_width<S>, together = 16;  // channels, so that whole lines are written
   alignas(64) typename S::T taps[together * 9 * width];
-  transform_inputs<S>(f);
+  transform_inputs<S, F>(f);
   for (int64_t row = 0; row < f.rows; row += width) {
     const int64_t rows = f.rows - row < width ? f.rows - row : width;
     for (int64_t i = 0; i < f.problem->cin; i += f.sizes.channel_block) {
       const int64_t left = f.problem->cin - i;
       const int64_t channels = left < f.sizes.channel_block ? left : f.sizes.channel_block;
-      sum_tiles<S>(f, f.first + row, rows, i, channels);
+      sum_tiles<S, F>(f, f.first + row, rows, i, channels);
       for (int64_t j = 0; j < channels; j += together) {
         const int64_t count = channels - j < together ? channels - j : together;
-        for (int64_t k = 0; k < count; ++k) transform_result<S>(f, rows, j + k, taps + k * 9 * width);
+        for (int64_t k = 0; k < count; ++k) transform_result<S, F>(f, rows, j + k, taps + k * 9 * width);
         (f.stream ? stream_rows<S> : write_rows<S>)(taps, count * 9, f.to + row, rows, (i + j) * 9);
       }
     }

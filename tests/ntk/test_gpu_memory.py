@@ -2,12 +2,24 @@
 
 import pytest
 import torch
+from torch import nn
 
 import twophase_fast as tp
 from tests.ntk.drivers import Eager
 from tests.ntk.pretend import DEVICE, Ledger, PretendDevice, move_, moved
 from twophase_fast import zoo
 from twophase_fast.ntk import checks, computation, sizer
+
+
+class Branch(nn.Module):
+    """x + f(x) without convolutions."""
+
+    def __init__(self, width):
+        super().__init__()
+        self.f = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width))
+
+    def forward(self, x):
+        return x + self.f(x)
 
 
 @pytest.fixture(autouse=True)
@@ -26,6 +38,7 @@ MODELS = {
     "convolutions": (lambda: zoo.vgg16(width=0.125), (8, 3, 32, 32)),
     "linear": (lambda: zoo.mlp(64, (128,) * 3, 10), (300, 64)),
     "transformer": (lambda: zoo.vit(d=48, depth=3), (4, 3, 32, 32)),
+    "residual_linear": (lambda: nn.Sequential(nn.Linear(20, 64), *map(Branch, [64] * 4), nn.Linear(64, 10)), (100, 20)),
 }
 
 

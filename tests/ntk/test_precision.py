@@ -37,7 +37,7 @@ def test_a_matrix_unit_runs_high(monkeypatch):
 
 
 @pytest.mark.parametrize(("precision", "ran"), [("highest", "highest"), ("high", "high"), ("medium", "high")])
-def test_convolutions_go_back_in_the_precision_that_is_named(precision, ran):
+def test_convolutions_run_in_the_precision_that_is_named(precision, ran):
     torch.manual_seed(0)
     model = nn.Sequential(nn.Conv2d(3, 32, 3), nn.Tanh(), nn.Conv2d(32, 32, 3), nn.Flatten(), nn.Linear(32 * 14**2, 4))
     x = torch.randn(16, 3, 18, 18, generator=torch.Generator().manual_seed(1))

@@ -35,3 +35,8 @@ def masked(g: torch.Tensor, seed: int) -> torch.Tensor:
 def randn(seed: int, *shape: int, dtype: torch.dtype = torch.float64) -> torch.Tensor:
     """Normal numbers of this shape, the same for every dtype but for their rounding."""
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64).to(dtype)
+
+
+def relative(value: torch.Tensor, exact: torch.Tensor) -> float:
+    """Return ‖value − exact‖ / ‖exact‖ (Frobenius norm)."""
+    return float((value - exact).norm() / exact.norm())

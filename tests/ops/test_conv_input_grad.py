@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from tests.ops.helpers import EACH_BACKEND, EACH_ISA, randn
+from tests.ops.helpers import EACH_BACKEND, EACH_ISA, randn, relative
 from twophase_fast import ops
 from twophase_fast._types import BackendError, InputError
 from twophase_fast.ops.conv_input_grad import reference
@@ -30,10 +30,6 @@ GEOMETRIES = [
     ((90, 60), 2, 3, (5, 2), 1, (2, 0), 1, 1),
     ((3, 4, 5), 2, 4, 2, 1, 1, 1, 2),
 ]
-
-
-def relative(value, exact):
-    return ((value.double() - exact).norm() / exact.norm()).item()
 
 
 @EACH_BACKEND

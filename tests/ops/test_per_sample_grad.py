@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from tests.ops.helpers import EACH_BACKEND, EACH_ISA, randn
+from tests.ops.helpers import EACH_BACKEND, EACH_ISA, randn, relative
 from twophase_fast import _native, ops
 from twophase_fast._types import BackendError, InputError
 
@@ -173,6 +173,46 @@ def test_minimal_filtering_is_as_accurate_as_plain_torch(channels, size, padding
             for backend in ("cpu", "reference")
         )
         assert 0 < ours <= 2 * plain
+
+
+@EACH_ISA
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize(
+    ("cin", "cout", "size", "padding"),
+    [(16, 16, (32, 32), 1), (3, 20, (17, 21), 1), (1, 9, (12, 30), 2), (33, 17, (26, 13), 0), (70, 16, (16, 16), 1)],
+    ids=str,
+)
+def test_large_tiles_keep_what_precision_high_promises(cin, cout, size, padding, dtype, isa, monkeypatch):
+    """Dense operands, and those of which half vanish; that large tiles were chosen shows in another rounding."""
+    monkeypatch.setenv("TWOPHASE_ISA", isa)
+    places = [extent + 2 * padding - 2 for extent in size]
+    x, g = randn(40, 2, cin, *size, dtype=dtype), randn(41, 2, 3, cout, *places, dtype=dtype)
+    for images, cotangents in ((x, g), (x.relu(), g * (g[:, :1] > 0))):
+        exact = ops.per_sample_conv_grad(images.double(), cotangents.double(), 3, padding=padding, backend="reference")
+        got = {
+            precision: ops.per_sample_conv_grad(
+                images, cotangents, 3, padding=padding, precision=precision, backend="cpu"
+            )
+            for precision in ("highest", "high", "medium")
+        }
+        assert relative(got["high"], exact) < 12 * torch.finfo(dtype).eps
+        assert torch.equal(got["high"], got["medium"])
+        assert torch.equal(got["high"], got["highest"]) == (isa == "scalar")
+
+
+@EACH_ISA
+@pytest.mark.parametrize("size", [4, 6, 7, 8, 14, 33])
+@pytest.mark.parametrize("precision", ["highest", "high"])
+def test_every_size_of_tile_leaves_what_lies_outside_alone(size, precision, isa, monkeypatch):
+    """Images that fill no whole number of tiles, in memory full of NaN, with a step between rows and columns."""
+    monkeypatch.setenv("TWOPHASE_ISA", isa)
+    x = torch.full((2, 5, size + 3, 2 * size + 1), torch.nan, dtype=torch.float64)[:, :, 1:-2, 1::2]
+    g = torch.full((2, 3, 7, size + 1, 3 * size), torch.nan, dtype=torch.float64)[..., 1:, 2::3]
+    x.copy_(randn(42, *x.shape)), g.copy_(randn(43, *g.shape))
+    out = torch.full((2, 3, 7, 5, 3, 3), torch.nan, dtype=torch.float64)
+    ops.per_sample_conv_grad(x, g, 3, padding=1, out=out, precision=precision, backend="cpu")
+    exact = ops.per_sample_conv_grad(x, g, 3, padding=1, backend="reference")
+    torch.testing.assert_close(out, exact, rtol=1e-12, atol=1e-12)
 
 
 @EACH_ISA

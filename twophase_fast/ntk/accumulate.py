@@ -36,7 +36,7 @@ class Accumulator:
         dtype: Dtype of the kernel.
         device: Device of the kernel.
         slice_bytes: Largest materialised Jacobian slice, in bytes.
-        precision: Of the contractions, where a backend has more than one.
+        precision: Of Jacobians and contractions, where a backend has more than one.
     """
 
     def __init__(
@@ -108,7 +108,8 @@ class Accumulator:
         for piece in left.channel_slices(self.slice_bytes):
             if self._together:
                 self._make_room(left.slice_elements(piece) * left.operand.element_size())
-            jacobians = [side.jacobian_slice(piece, self._place(k, piece, side)) for k, side in enumerate(sides)]
+            places = [self._place(k, piece, side) for k, side in enumerate(sides)]
+            jacobians = [side.jacobian_slice(piece, place, self.precision) for side, place in zip(sides, places)]
             if self._together:
                 self._packed.append((jacobians[0], jacobians[1] if len(sides) > 1 else None))
             else:

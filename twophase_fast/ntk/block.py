@@ -123,7 +123,8 @@ class Block:
     def _capture(self, side: _Side, group: Group, chunk: slice, finish: Finish | None) -> Shelves:
         """Return parameter name -> factors of every tile of a side, but for those that are finished at once."""
         tiles = pieces(side.size, self._plan.tile)
-        shelves = {name: Shelf([piece.stop - piece.start for piece in tiles]) for name in group.names}
+        lengths = [piece.stop - piece.start for piece in tiles]
+        shelves = {name: Shelf(lengths, self._all.info.precision) for name in group.names}
         for index, piece in enumerate(tiles):
             taken = _Taken(shelves, self._plan.methods, self._all.partners, finish)
             taken.put_rest(self._capture_tile(side, index, piece, group, chunk, taken))

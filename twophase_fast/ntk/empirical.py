@@ -68,10 +68,11 @@ def entk(
         params: Parameters to differentiate: None (all that require grad), globs, or a predicate on the name.
         per_parameter: Return a dict name -> kernel instead; the values sum to K. A tied weight has one entry, under
             its first name.
-        precision: `highest` is IEEE float32 (float64 for float64 models). For Gram blocks `high` (relative error of K
-            at most 1e-5) and `medium` (2e-3) run on a GPU's matrix units, `high` also on a CPU's (AMX), and where
-            there are none the next better one runs; on a CPU `high` also takes larger tiles of Winograd's algorithm
-            for the pull-back through convolutions. On a GPU pull-backs are IEEE float32 in every precision.
+        precision: `highest` is IEEE float32 (float64 for float64 models). For Jacobians and Gram blocks `high`
+            (relative error of K at most 1e-5) and `medium` (2e-3) run on a GPU's matrix units, for Gram blocks `high`
+            also on a CPU's (AMX), and where there are none the next better one runs; on a CPU `high` also takes larger
+            tiles of Winograd's algorithm for Jacobians of convolutions and the pull-back through them. On a GPU
+            pull-backs are IEEE float32 in every precision.
         memory_budget: Bytes the computation may take over model and inputs, the kernel included: a number, or text such
             as "250 MB" or "4 GiB". Default: half of the memory that is free. A program that depends on the data cannot
             be planned: a warning then says that the budget was not followed.

@@ -16,7 +16,7 @@ from itertools import pairwise
 import torch
 
 from twophase_fast._pages import room
-from twophase_fast._types import UnsupportedModelError
+from twophase_fast._types import Precision, UnsupportedModelError
 from twophase_fast.rules.factors import Conv, Dense, Factor, Outer, Tiled, concat, shrinks
 
 SMALL_BYTES = 2**20  # a factor of so many bytes may wait until the pull-back is done
@@ -30,10 +30,11 @@ class Shelf:
 
     Args:
         lengths: Samples of every tile, in order.
+        precision: Of Jacobians that are materialised.
     """
 
-    def __init__(self, lengths: Sequence[int]) -> None:
-        self._lengths = list(lengths)
+    def __init__(self, lengths: Sequence[int], precision: Precision = "highest") -> None:
+        self._lengths, self._precision = list(lengths), precision
         self._tiles: list[Factor | None] = []
         self._versions: list[list[int]] = []
         self._whole: Factor | None = None
@@ -51,7 +52,7 @@ class Shelf:
         None stands for a tile without this parameter.
         """
         if materialise and factor is not None and shrinks(factor):
-            factor = Dense(factor.dense(out=self._place(factor)))
+            factor = Dense(factor.dense(out=self._place(factor), precision=self._precision))
         apart = materialise and isinstance(factor, Outer) and len(self._lengths) > 1 and self._whole is None
         if apart and factor.g.untyped_storage().nbytes() == factor.g.nbytes:  # else more would be kept alive
             self._in_slices = True

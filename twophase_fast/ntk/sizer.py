@@ -45,7 +45,8 @@ class _Machine:
         node_seconds: Fixed cost of one node in a pull-back.
         batched_nodes: The same under a batched call of torch's engine, relatively.
         nodes_by_rule: The same by rule.
-        flowing: Tensors of the largest size alive while cotangents flow.
+        flowing: Tensors of the largest size alive while cotangents flow, through convolutions among others.
+        flowing_in_place: The same without convolutions.
         library_bytes: Work areas of the kernels, of BLAS and of the threads.
         weight_rate: Bytes per second of weights, which are read once per call.
         rate: Bytes per second of activations that are pulled back.
@@ -60,6 +61,7 @@ class _Machine:
     batched_nodes: float
     nodes_by_rule: float
     flowing: int
+    flowing_in_place: int
     library_bytes: int
     weight_rate: float
     rate: float
@@ -67,8 +69,8 @@ class _Machine:
     kept_rate: float
 
 
-_CPU = _Machine(256, 512 * MIB, 256 * MIB, 15e-6, 4.0, 8.0, 2, 4 * MIB, 1e10, 2.5e9, 1e11, 1e9)
-_GPU = _Machine(2048, 8192 * MIB, 1024 * MIB, 12e-6, 2.0, 8.0, 5, 96 * MIB, 1e12, 1e12, 2e13, 1e12)
+_CPU = _Machine(256, 512 * MIB, 256 * MIB, 15e-6, 4.0, 8.0, 2, 2, 4 * MIB, 1e10, 2.5e9, 1e11, 1e9)
+_GPU = _Machine(2048, 8192 * MIB, 1024 * MIB, 12e-6, 2.0, 8.0, 5, 2, 96 * MIB, 1e12, 1e12, 2e13, 1e12)
 """Rough rates of a data-centre GPU, from data sheets; not measured.
 
 A node by rule costs the host what it costs with a CPU. What comes back through a convolution is memory of cuDNN's, also
@@ -212,7 +214,8 @@ class Sizer:
         Cotangents that just arrived are there twice, unless the rules wrote them where they stay; and a tile of one
         sample may have to run as two.
         """
-        flowing = self.machine.flowing * self.program.widest_bytes * shape.at_once
+        alive = self.machine.flowing if self.program.convolves else self.machine.flowing_in_place
+        flowing = alive * self.program.widest_bytes * shape.at_once
         cotangents = (shape.chunk + (0 if self.in_place(shape) else shape.at_once)) * per_output
         return self.graph_bytes(shape) + self._tile(shape) * (flowing + cotangents)
 

@@ -20,7 +20,10 @@ def reduce_to_slot(use: Use, product: torch.Tensor) -> Factor | None:
         return None
     split = [*aligned[:axis], 1, 1, *aligned[axis + 1 :]]
     summed = [k + 2 for k, size in enumerate(split) if size == 1]
-    return Dense(product.sum(summed).reshape(*product.shape[:2], *use.shape))
+    alone = product.untyped_storage().nbytes() == product.nbytes  # else more would be kept alive
+    if not alone or any(product.shape[k] != 1 for k in summed):
+        product = product.sum(summed)
+    return Dense(product.reshape(*product.shape[:2], *use.shape))
 
 
 def _operand(use: Use, tensor: torch.Tensor) -> torch.Tensor:

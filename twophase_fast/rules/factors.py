@@ -20,6 +20,7 @@ from dataclasses import dataclass, fields, replace
 import torch
 
 from twophase_fast import ops
+from twophase_fast._types import Precision
 
 
 @dataclass(frozen=True)
@@ -88,14 +89,15 @@ class Outer:
         """Return the factor with its floating-point parts in `dtype`."""
         return replace(self, a=self.a.to(dtype), g=self.g.to(dtype))
 
-    def dense(self, *, out: torch.Tensor | None = None) -> torch.Tensor:
+    def dense(self, *, out: torch.Tensor | None = None, precision: Precision = "highest") -> torch.Tensor:
         """Return J [N, C, *shape], in `out` where one is given."""
         if out is None or self.transposed:
-            jacobian = ops.per_sample_grad(self.a, self.g)
+            jacobian = ops.per_sample_grad(self.a, self.g, precision=precision)
             jacobian = jacobian.transpose(2, 3) if self.transposed else jacobian
             jacobian = jacobian.reshape(*jacobian.shape[:2], *self.shape)
             return jacobian if out is None else out.copy_(jacobian)
-        ops.per_sample_grad(self.a, self.g, out=out.view(*out.shape[:2], self.g.shape[3], self.a.shape[2]))
+        place = out.view(*out.shape[:2], self.g.shape[3], self.a.shape[2])
+        ops.per_sample_grad(self.a, self.g, out=place, precision=precision)
         return out
 
     @property
@@ -112,11 +114,11 @@ class Outer:
         """Return the number of elements of the Jacobian of some outputs."""
         return self.samples * self.g.shape[1] * (channels.stop - channels.start) * self.a.shape[2]
 
-    def jacobian_slice(self, channels: slice, place: torch.Tensor) -> torch.Tensor:
+    def jacobian_slice(self, channels: slice, place: torch.Tensor, precision: Precision = "highest") -> torch.Tensor:
         """Return the Jacobian of some outputs in `place`, [N, C, P], entries in the order (output, input)."""
         shape = (self.samples, self.g.shape[1], channels.stop - channels.start, self.a.shape[2])
         out = place[: self.slice_elements(channels)].view(shape)
-        return ops.per_sample_grad(self.a, self.g[..., channels], out=out).flatten(2)
+        return ops.per_sample_grad(self.a, self.g[..., channels], out=out, precision=precision).flatten(2)
 
     def joins(self, other: Outer) -> bool:
         """Return whether both uses have the same roles, so that they join along T."""
@@ -153,11 +155,11 @@ class Tiled:
         """Return the number of elements of the Jacobian of some outputs."""
         return sum(part.slice_elements(channels) for part in self.parts)
 
-    def jacobian_slice(self, channels: slice, place: torch.Tensor) -> torch.Tensor:
+    def jacobian_slice(self, channels: slice, place: torch.Tensor, precision: Precision = "highest") -> torch.Tensor:
         """Return the Jacobian of some outputs in `place`, [N, C, P], entries in the order (output, input)."""
         start = 0
         for part in self.parts:
-            part.jacobian_slice(channels, place[start:])
+            part.jacobian_slice(channels, place[start:], precision)
             start += part.slice_elements(channels)
         return place[:start].view(self.samples, self.parts[0].g.shape[1], -1)
 
@@ -194,7 +196,12 @@ class Conv:
         """Return the factor with its floating-point parts in `dtype`."""
         return replace(self, x=self.x.to(dtype), g=self.g.to(dtype))
 
-    def dense(self, channels: slice = slice(None), out: torch.Tensor | None = None) -> torch.Tensor:
+    def dense(
+        self,
+        channels: slice = slice(None),
+        out: torch.Tensor | None = None,
+        precision: Precision = "highest",
+    ) -> torch.Tensor:
         """Return J [N, C, Cout, Cin/groups, *kernel], or only the output `channels` of it (groups = 1)."""
         return ops.per_sample_conv_grad(
             self.x,
@@ -205,6 +212,7 @@ class Conv:
             dilation=self.dilation,
             groups=self.groups,
             out=out,
+            precision=precision,
         )
 
     @property
@@ -227,10 +235,10 @@ class Conv:
         """Return the number of elements of the Jacobian of some output channels."""
         return self.samples * self.g.shape[1] * (channels.stop - channels.start) * self.shape[1:].numel()
 
-    def jacobian_slice(self, channels: slice, place: torch.Tensor) -> torch.Tensor:
+    def jacobian_slice(self, channels: slice, place: torch.Tensor, precision: Precision = "highest") -> torch.Tensor:
         """Return the Jacobian of some output channels in `place`, [N, C, P]."""
         shape = (self.samples, self.g.shape[1], channels.stop - channels.start, *self.shape[1:])
-        return self.dense(channels, place[: self.slice_elements(channels)].view(shape)).flatten(2)
+        return self.dense(channels, place[: self.slice_elements(channels)].view(shape), precision).flatten(2)
 
     def unfold(self) -> Outer:
         """Return the same factor with explicit patches (groups = 1, two spatial axes), in the axes' own strides."""

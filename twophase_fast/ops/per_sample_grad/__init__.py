@@ -85,7 +85,10 @@ def per_sample_conv_grad(
         groups: Number of groups of channels, as in `torch.nn.Conv2d`.
         out: Where to write the result: any strides with contiguous Cin/groups and kernel axes; what it held is
             overwritten. None: new memory.
-        precision: As in `per_sample_grad`.
+        precision: As in `per_sample_grad`. On the CPU kernels of 3x3 with stride, dilation and groups 1 go by
+            Winograd's minimal filtering where that takes less work: at `"highest"` with a relative error of at most
+            6e-7 (Frobenius norm, float32, random data; plain torch's is 0.4e-7 to 3e-7), with larger tiles at `"high"`
+            and `"medium"` of at most 1e-6.
         backend: `"reference"`, `"cpu"`, `"triton"`, or None for the first that fits.
 
     Returns:

@@ -63,7 +63,7 @@ def per_sample_conv_grad_out(
         x, g = x.unsqueeze(2), g.unsqueeze(3)
         axes = [[neutral, *axis] for neutral, axis in zip((1, 1, 0, 1), axes, strict=True)]
     geometry = [number for axis in axes for number in axis] + [groups]
-    _native.call("conv_grad", out.flatten(3).numpy(), x.numpy(), g.numpy(), geometry)
+    _native.call("conv_grad", out.flatten(3).numpy(), x.numpy(), g.numpy(), geometry, precision != "highest")
 
 
 per_sample_conv_grad = _operands.into_new(_in_pages(reference.new_conv), per_sample_conv_grad_out)

@@ -1,5 +1,9 @@
-// The transforms of Winograd's method along one axis; templates over a SIMD trait S. `kernel` transforms
-// three taps, `forward` the cotangents of a tile, and `back` the products to its results.
+// Minimal filtering with three taps along one axis (Winograd 1980; Lavin and Gray 2016); templates over a
+// SIMD trait S.
+//   F2, F4: results of a correlation. `kernel` transforms three taps, `forward` the other operand of a tile,
+//     and `back` the products to its results.
+//   Grad2, Grad4: the gradient with respect to the taps. `input` and `cotangent` transform a tile's operands,
+//     and `back` the products, summed over all tiles, to the three taps.
 #pragma once
 #include <cstdint>
 
@@ -83,16 +87,68 @@ struct F4 {
   }
 };
 
-// Tiles whose columns are transformed by one family and whose rows by another. A sum of products has `length`
-// terms at most before it is added to a total.
-template <class V, class H, int length>
-struct Tile {
-  using Vertical = V;
-  using Horizontal = H;
-  static constexpr int results_y = V::results, points_y = V::points;
-  static constexpr int results_x = H::results, points_x = H::points;
-  static constexpr int places = points_y * points_x;
-  static constexpr int64_t sum_length = length;
+// The gradient with respect to three taps, F(3, 2): from two cotangents and four inputs, by the points of F2.
+template <class S>
+struct Grad2 {
+  using T = typename S::T;
+  using Reg = typename S::Reg;
+  static constexpr int cotangents = 2, points = 4;
+
+  static void input(Reg (&r)[points]) {
+    const Reg half = S::fill(T(0.5));
+    const Reg middle = S::mul(S::add(r[1], r[2]), half), other = S::mul(S::sub(r[2], r[1]), half);
+    r[0] = S::sub(r[0], r[2]);
+    r[3] = S::sub(r[1], r[3]);
+    r[1] = middle;
+    r[2] = other;
+  }
+
+  static void cotangent(const Reg (&g)[cotangents], Reg (&u)[points]) {
+    u[0] = g[0];
+    u[1] = S::add(g[0], g[1]);
+    u[2] = S::sub(g[0], g[1]);
+    u[3] = g[1];
+  }
+
+  static void back(const Reg (&m)[points], Reg (&out)[3]) {
+    const Reg sum = S::add(m[1], m[2]);
+    out[0] = S::add(m[0], sum);
+    out[1] = S::sub(m[1], m[2]);
+    out[2] = S::sub(sum, m[3]);
+  }
+};
+
+// F(3, 4): from four cotangents and six inputs, by the points of F4.
+template <class S>
+struct Grad4 {
+  using T = typename S::T;
+  using Reg = typename S::Reg;
+  using Points = F4<S>;
+  static constexpr int cotangents = 4, points = Points::points;
+  static constexpr double a = Points::a, b = Points::b, a2 = Points::a2, b2 = Points::b2;
+
+  static void input(Reg (&r)[points]) { Points::forward(r); }
+
+  static void cotangent(const Reg (&g)[cotangents], Reg (&u)[points]) {
+    constexpr double of_a = 1 / (2 * a2 * (a2 - b2)), of_b = 1 / (2 * b2 * (b2 - a2));
+    const Reg even_a = Points::plus(Points::times(of_a, g[0]), of_a * a2, g[2]);
+    const Reg odd_a = Points::plus(Points::times(of_a * a, g[1]), of_a * a2 * a, g[3]);
+    const Reg even_b = Points::plus(Points::times(of_b, g[0]), of_b * b2, g[2]);
+    const Reg odd_b = Points::plus(Points::times(of_b * b, g[1]), of_b * b2 * b, g[3]);
+    u[0] = Points::times(1 / (a2 * b2), g[0]);
+    u[1] = S::add(even_a, odd_a);
+    u[2] = S::sub(even_a, odd_a);
+    u[3] = S::add(even_b, odd_b);
+    u[4] = S::sub(even_b, odd_b);
+    u[5] = g[3];
+  }
+
+  static void back(const Reg (&m)[points], Reg (&out)[3]) {
+    const Reg even_a = S::add(m[1], m[2]), even_b = S::add(m[3], m[4]);
+    out[0] = S::add(m[0], S::add(even_a, even_b));
+    out[1] = Points::plus(Points::times(a, S::sub(m[1], m[2])), b, S::sub(m[3], m[4]));
+    out[2] = Points::plus(Points::plus(m[5], a2, even_a), b2, even_b);
+  }
 };
 
 }  // namespace
