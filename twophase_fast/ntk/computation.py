@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import NoReturn
 
 import torch
 from tqdm import tqdm
 
-from twophase_fast._pages import economical, give_back, resident_bytes, room
+from twophase_fast._pages import give_back, recycling, resident_bytes, room
 from twophase_fast._types import InputError, Precision, UnsupportedModelError
 from twophase_fast.ntk.accumulate import Accumulator
 from twophase_fast.ntk.biases import bias_partners
@@ -35,7 +35,6 @@ from twophase_fast.ops._precision import precision_that_runs
 _IRREGULAR_SLICE = 256 * 2**20
 _IRREGULAR_TILE = 64
 _PAGES = 0.7  # of the predicted bytes over the kernel: pages of large arrays, in use or kept for the next ones
-_LARGE = 96 * 2**20  # predicted bytes from which on large arrays have pages of their own, budget or not
 _AFFORDABLE = 64 * 2**20  # bytes of a graph up to which the probe runs all samples,
 _SHARE = 1 / 8  # and of a budget
 _FULL = 0.85  # of the budget in use: from here on free memory is returned after every tile
@@ -153,9 +152,9 @@ class Computation:
         self.info.settle()
         if timer is not None and program is not None:
             self.info.plan = timer(self, profiles, program)
-        with self.info.timed("probe"), economical(self.budget is not None):
+        with self.info.timed("probe"):
             self.structures = [structure.without_graphs() for structure in self.structures]
-            give_back()
+            self.give_back()
         return self.info.plan
 
     def _affordable(self) -> int:
@@ -262,11 +261,7 @@ class Computation:
         a call inside `ops._triton.tables.as_if_recorded` on the recording stream has compiled everything. Probing,
         planning and settling are no part of it, and a model that asks the GPU for values cannot be recorded.
         """
-        economy = self.budget is not None or self.info.plan.peak_bytes > _LARGE
-        economy = economy and not is_asynchronous(self.function.device)  # it is the host's memory that is saved
-        plan = self.info.plan
-        pages = min(plan.array_bytes, int(_PAGES * (plan.peak_bytes - plan.task.kernel_bytes)))
-        with tqdm(disable=True) as silent, economical(economy, pages):
+        with tqdm(disable=True) as silent, self._pages():
             return Block(self, rows, columns, silent if bar is None else bar).enqueue()
 
     def lanes(self) -> Lanes:
@@ -279,6 +274,14 @@ class Computation:
         if several and self.budget is None and is_asynchronous(device):
             return TwoLanes(driver_of(device))
         return OneLane()
+
+    def _pages(self) -> AbstractContextManager[None]:
+        """Return where large arrays have their memory from; a GPU has an allocator for that."""
+        if is_asynchronous(self.function.device):
+            return nullcontext()
+        plan = self.info.plan
+        bound = min(plan.array_bytes, int(_PAGES * (plan.peak_bytes - plan.task.kernel_bytes)))
+        return recycling(bound, lasting=self.budget is None)
 
     def give_back(self) -> None:
         """Return free memory to the system where a budget was given; elsewhere the next call is faster with it."""
