@@ -124,7 +124,15 @@ def test_wide_readouts_are_cut_off(name):
     assert info.plan.task.classes < model(inputs).shape[1]
 
 
-@pytest.mark.parametrize("name", ["wide_readout_averaged", "tied_readout_used_elsewhere"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "wide_readout_averaged",
+        "wide_readout_beside_a_shortcut",
+        "wide_readout_beside_a_table",
+        "tied_readout_used_elsewhere",
+    ],
+)
 def test_other_wide_readouts_are_not(name):
     model, inputs, _ = MODEL_CASES[name]()
     _, info = tp.entk(model, inputs, output="trace", return_info=True)

@@ -74,6 +74,27 @@ def wide_readout_averaged():
 
 
 @case
+def wide_readout_beside_a_shortcut():
+    """A wide last layer, and a linear layer that goes around it."""
+
+    def run(s, x):
+        return s.c(s.a(x).tanh()) + s.b(x)
+
+    return Apply(run, a=nn.Linear(5, 4), b=nn.Linear(5, 9), c=nn.Linear(4, 9)), inputs(4, 5)
+
+
+@case
+def wide_readout_beside_a_table():
+    """A wide last layer, and a table of biases."""
+
+    def run(s, t):
+        return s.b(s.e(t).tanh()) + s.c(t)
+
+    parts = {"e": nn.Embedding(7, 4), "b": nn.Linear(4, 9, bias=False), "c": nn.Embedding(7, 9)}
+    return Apply(run, **parts), torch.randint(0, 7, (5,))
+
+
+@case
 def tied_readout_with_padding():
     """The last layer's weight is the embedding table, a row of which is padding."""
 

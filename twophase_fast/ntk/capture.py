@@ -307,11 +307,20 @@ class Assembly:
 
 
 def _slot_factor(graph: Graph, spec: UseSpec, slot: SlotSpec, held: dict[int, torch.Tensor]) -> Factor:
-    """Return the factor of one slot by its node's rule, or by the generic one."""
+    """Return the factor of one slot by its node's rule, or by the generic one.
+
+    Raises:
+        UnsupportedModelError: The node computes with complex numbers.
+    """
     source = graph.nodes[slot.source[0]], slot.source[1]
     shape = torch.Size(source[0].variable.shape if hasattr(source[0], "variable") else _shape(source))
     use = Use(graph.nodes[spec.node], slot.slot, shape, spec.layouts, held)
     by_element = any(isinstance(layout, ElementLayout) for layout in spec.layouts.values())
+    if any(g.is_complex() for g in use.cotangents.values()):
+        raise UnsupportedModelError(
+            f"a parameter is used by {spec.name} in complex arithmetic, which no rule covers: multiply real and "
+            "imaginary parts apart, or leave the parameter out by params="
+        )
     factor = RULES[spec.name](use) if spec.name in RULES and not by_element else None
     return generic(use) if factor is None else factor
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import NoReturn
 
 import torch
@@ -185,7 +185,7 @@ class Computation:
         self._outputs = outputs
         if self.summed:
             self.directions = torch.full((1, outputs), outputs**-0.5, dtype=torch.float64)
-        elif self.directions is None and all(s.signature is not None for s in self.structures):
+        elif self.directions is None and self._one_program():
             self.readout = find_readout(self.function, self.structures[0])
         if self.readout is not None:
             identity = torch.eye(self.readout.matrix.shape[1], dtype=torch.float64)
@@ -193,6 +193,11 @@ class Computation:
         if self.directions is not None:
             self.directions = self.directions.to(self.function.device)
         self._directions_count = outputs if self.directions is None else len(self.directions)
+
+    def _one_program(self) -> bool:
+        """Return whether both sides run the same program (for other memory formats torch takes other views, say)."""
+        signature = self.structures[0].signature
+        return signature is not None and all(s.signature == signature for s in self.structures)
 
     def rows_of(self, chunk: slice) -> torch.Tensor:
         """Return the rows of a chunk of directions."""
@@ -318,10 +323,14 @@ class Computation:
             budget = int(free_bytes(self.function.device) * DEFAULT_SHARE)
         profiles = widest([survey(self.function, structure, self.readout) for structure in self.structures])
         program = widest_program([describe(structure, self.readout) for structure in self.structures])
+        same = self._one_program()
+        if not same:  # a cut is a place in one of them
+            program = replace(program, cuts=())
         if program.convolves and self._wanted != "highest" and self.function.dtype == torch.float32:
             self.info.precision = "high"  # of convolutions, where the Gram blocks have no other precision
-        self.info.looped = can_batch(self.structures[0], self.readout) if task.classes > 1 else "one output"
-        carried = {} if self.per_parameter else bias_partners(self.structures[0])
+        reasons = (can_batch(structure, self.readout) for structure in self.structures[: 1 if same else None])
+        self.info.looped = next(filter(None, reasons), "") if task.classes > 1 else "one output"
+        carried = bias_partners(self.structures[0]) if same and not self.per_parameter else {}
         self.info.plan = make_plan(
             profiles,
             task,

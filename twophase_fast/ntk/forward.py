@@ -16,6 +16,8 @@ from twophase_fast.ntk.graph import Graph, walk
 from twophase_fast.ntk.guards import check_nodes, deterministic_forward
 from twophase_fast.ntk.inputs import Batch
 
+_BATCH_NORM = "NativeBatchNormBackward0"
+
 
 @dataclass(frozen=True)
 class Function:
@@ -63,6 +65,8 @@ class Function:
             checks.require(all_finite(given), lambda: _refuse(given))
         graph = walk(output)
         check_nodes(graph.names)
+        if batch.size == 1:
+            _order_cotangents(graph)
         return graph
 
     def outputs(self, batch: Batch) -> Any:
@@ -90,6 +94,21 @@ class Function:
             )
         with torch.enable_grad():
             return output if output.dim() == 2 else output.unsqueeze(1)
+
+
+def _order_cotangents(graph: Graph) -> None:
+    """Let batch normalisation (and `InstanceNorm`, which runs as that) see contiguous cotangents.
+
+    torch's own backward on a CPU mixes up channels where a batch of one has cotangents of another order in memory, such
+    as those of the transposed view in `norm(x).flatten(2).transpose(1, 2).flatten(1)` (seen in torch 2.13).
+    """
+    for node, name in zip(graph.nodes, graph.names):
+        if name == _BATCH_NORM:
+            node.register_prehook(_contiguous)
+
+
+def _contiguous(cotangents: tuple[torch.Tensor | None, ...]) -> tuple[torch.Tensor | None, ...]:
+    return tuple(None if g is None else g.contiguous() for g in cotangents)
 
 
 def _refuse(output: torch.Tensor) -> NoReturn:

@@ -67,6 +67,16 @@ class Graph:
         """Return the output indices of `node` that something reads."""
         return self._used[self.index[node]]
 
+    def around(self, position: int) -> set[int]:
+        """Return the positions of the nodes that the output depends on in ways around the node at a position."""
+        met, pending = {position, 0}, [0] if position else []
+        while pending:
+            for place in self.sources[pending.pop()]:
+                if place is not None and place[0] not in met:
+                    met.add(place[0])
+                    pending.append(place[0])
+        return met - {position}
+
     def signature(self) -> list[tuple[str, tuple[Place | None, ...]]]:
         """Return names and edges only: equal for two runs of the same program."""
         return self._signature

@@ -78,6 +78,9 @@ def _known(cotangent: torch.Tensor) -> torch.Tensor:
 def _digit(once: torch.Tensor, scaled: torch.Tensor) -> tuple[torch.Tensor, bool]:
     """Return the exponent of scaled / once per element, and whether all are whole and in range."""
     known = _known(once) & torch.isfinite(scaled)
+    if once.is_complex():
+        by_imaginary = once.imag.abs() > once.real.abs()
+        once, scaled = (torch.where(by_imaginary, g.imag, g.real) for g in (once, scaled))
     ratio = torch.where(known, scaled, 1.0) / torch.where(known, once, 1.0)
     mantissa, exponent = torch.frexp(ratio)  # 2**k is 0.5 * 2**(k + 1)
     digit = exponent - 1

@@ -227,7 +227,8 @@ class _Flow:
                 self._shelf.put(place, self._ks, None if buffer is None else self._plain(place, buffer.rows))
         leaving: dict[Place, torch.Tensor] = {}
         for k in range(self._count) if any(b is not None for b in buffers) else ():
-            seeds = [None if b is None else self._one(place, b.rows, k)[0] for place, b in zip(outputs, buffers)]
+            given = [None if b is None else self._one(place, b.rows, k)[0] for place, b in zip(outputs, buffers)]
+            seeds = [None if one is None else one.contiguous() for one in given]  # hooks do not run
             grads = node(*seeds)
             grads = grads if isinstance(grads, tuple) else (grads,)
             for slot, place in step.targets.items():

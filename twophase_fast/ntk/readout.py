@@ -1,7 +1,8 @@
 """The linear readout of a model with more outputs than features, cut off exactly.
 
-Where the outputs are rows of z = W h (+ b) with W [V, D] and V > D, and nothing but a selection of rows follows, the
-gradient of output c splits into the readout's own part, e_c h^T, and a part that comes through h:
+Where the outputs are rows of z = W h (+ b) with W [V, D] and V > D, nothing but a selection of rows follows, and no
+parameter reaches the outputs by another way (as a shortcut around the readout would let it), the gradient of output c
+splits into the readout's own part, e_c h^T, and a part that comes through h:
 
     K[n,m,c,c'] = w_c K_h[n,m] w_c'^T + delta_cc' (h_n . h_m + 1)        (+ 1 with a bias)
 
@@ -198,6 +199,8 @@ def _as_readout(function: Function, structure: Structure, use: UseSpec) -> Reado
     others = tuple(u for u in structure.uses if u.node != use.node)
     names = {slot: spec.leaves[0] for slot, spec in by_slot.items()}
     if matrix is None or not _ties_are_tables(others, names.get(weight_slot), names.get(_BIAS) if affine else None):
+        return None
+    if not graph.around(use.node).isdisjoint(other.node for other in others):
         return None
     return Readout(
         use.node,
