@@ -80,7 +80,8 @@ class Program(click.Group):
         except click.ClickException as error:
             if self.debug and error.__cause__ is not None:
                 raise
-            return self._fail(*(_usage(error, name), 2) if isinstance(error, click.UsageError) else (str(error), 1))
+            bad_usage = isinstance(error, click.UsageError)
+            return self._fail(_usage(error, name), 2) if bad_usage else self._fail(error.format_message(), 1)
         except click.Abort as error:
             return self._fail(str(error.__cause__ or "") or "interrupted", 1)
         except Exception as error:

@@ -16,7 +16,7 @@ from twophase_fast.ntk.calibration import calibrate
 from twophase_fast.ntk.computation import Computation
 from twophase_fast.ntk.forward import Function
 from twophase_fast.ntk.guards import check_model, preserved
-from twophase_fast.ntk.inputs import Batch, make_batch
+from twophase_fast.ntk.inputs import Batch, check_targets, make_batch
 from twophase_fast.ntk.memory import parse_bytes
 from twophase_fast.ntk.parameters import select_parameters
 from twophase_fast.ntk.plan import Plan
@@ -97,7 +97,8 @@ def entk(
         Jacot, Gabriel and Hongler (2018), arXiv 1806.07572; the sum over parameter uses follows Novak, Sohl-Dickstein
         and Schoenholz (2022), arXiv 2206.08720.
     """
-    budget = _check_options(output, precision, tile, memory_budget, x2, targets2, verify)
+    budget = _check_options(output, precision, tile, memory_budget, verify)
+    check_targets(output_fn, targets, x2, targets2)
     check_model(model)
     function = Function(model, output_fn, select_parameters(model, params))
     left = make_batch(x1, targets, name="x1", device=function.device)
@@ -186,7 +187,8 @@ def plan(
         InputError: Bad inputs or options, or a budget too small for one sample of one parameter.
         UnsupportedModelError: No exact per-sample kernel exists, or the program depends on the data.
     """
-    budget = _check_options(output, "highest", tile, memory_budget, x2, targets2)
+    budget = _check_options(output, "highest", tile, memory_budget)
+    check_targets(output_fn, targets, x2, targets2)
     check_model(model)
     function = Function(model, output_fn, select_parameters(model, params))
     left = make_batch(x1, targets, name="x1", device=function.device)
@@ -225,8 +227,6 @@ def _check_options(
     precision: str,
     tile: int | None,
     memory_budget: int | str | None,
-    x2: Any,
-    targets2: Any,
     verify: int = 0,
 ) -> int | None:
     """Check the options and return the budget in bytes.
@@ -240,8 +240,6 @@ def _check_options(
         raise InputError(f"precision={precision!r} is not one of {', '.join(_PRECISIONS)}")
     if tile is not None and (not isinstance(tile, int) or tile < 1):
         raise InputError(f"tile={tile!r}; expected a positive number of samples")
-    if not isinstance(verify, int) or verify < 0:
-        raise InputError(f"verify={verify!r}; expected a number of entries to recompute, 0 or more")
-    if x2 is None and targets2 is not None:
-        raise InputError("targets2 was given without x2; the symmetric kernel uses `targets` for both sides")
+    if not isinstance(verify, int) or isinstance(verify, bool) or verify < 0:
+        raise InputError(f"verify={verify!r}; expected a number of entries to recompute, such as 10, or 0 for none")
     return parse_bytes(memory_budget)
