@@ -36,7 +36,7 @@ def _sizes(_: click.Context, __: click.Parameter, text: str) -> dict[str, int]:
 
 
 @click.command("bench", cls=Command, example=EXAMPLE)
-@click.option("--op", required=True, metavar="NAME", help="The op, such as gram or factored_gram.")
+@click.option("--op", required=True, metavar="NAME", help="The op, such as gram: one that returns something new.")
 @click.option("--shape", "sizes", default="", callback=_sizes, metavar="n=640,p=4096,...", help="Sizes to replace.")
 @click.option("--against", metavar="MODULE:FUNCTION", help="Your kernel  [default: the reference in plain torch]")
 @click.option(
