@@ -62,10 +62,12 @@ def entk(
         x2: M samples in the same form, or None for the symmetric kernel of x1.
         output: `full` [N, M, C, C]; `trace` [N, M], the sum over c of K[n,m,c,c] (a sum, not a mean); `diagonal`
             [N, M, C]; `sum` [N, M], the kernel of sum_c f_c / sqrt(C) (pseudo-NTK).
-        output_fn: `output_fn(model_output[, targets])` -> [N, C] or [N]; default: the output itself, or its `.logits`.
+        output_fn: `output_fn(model_output[, targets])` -> [N, C] or [N] (which counts as C = 1: a full kernel is then
+            [N, M, 1, 1]); default: the output itself, or its `.logits`.
         targets: Passed to `output_fn` for x1: a pytree of Tensors with the samples on their first axis.
-        targets2: The same for x2.
-        params: Parameters to differentiate: None (all that require grad), globs, or a predicate on the name.
+        targets2: The same for x2, given if and only if `targets` is.
+        params: Parameters to differentiate: None (all that require grad), globs, each of which must match a name, or a
+            predicate on the name.
         per_parameter: Return a dict name -> kernel instead; the values sum to K. A tied weight has one entry, under
             its first name.
         precision: `highest` is IEEE float32 (float64 for float64 models). For Jacobians and Gram blocks `high`
@@ -77,8 +79,8 @@ def entk(
             as "250 MB" or "4 GiB". Default: half of the memory that is free. A program that depends on the data cannot
             be planned: a warning then says that the budget was not followed.
         tile: Samples per forward pass; default: chosen by the planner.
-        out: Anything with the kernel's shape and slice assignment (Tensor, NumPy memmap, HDF5 data set): filled tile by
-            tile and returned. In a file, finished tiles are logged and a second call computes only what is missing.
+        out: Anything floating point with the kernel's shape and slice assignment (Tensor, NumPy memmap, HDF5 data set):
+            filled tile by tile and returned. In a file, finished tiles are logged and a second call computes only what is missing.
         verify: Recompute this many random entries by an independent path (one `torch.autograd.grad` per sample and
             output) and raise on disagreement.
         return_info: Also return an `Info`.
@@ -92,6 +94,8 @@ def entk(
         InputError: Bad inputs: not finite, wrong shapes, devices, dtypes or options, or a budget that is too small.
         UnsupportedModelError: No exact per-sample kernel exists (samples coupled, randomness, no parameters).
         VerificationError: A recomputed entry disagrees.
+
+    What the model or `output_fn` raises itself comes through, with a note of the samples it was called on.
 
     Source:
         Jacot, Gabriel and Hongler (2018), arXiv 1806.07572; the sum over parameter uses follows Novak, Sohl-Dickstein
