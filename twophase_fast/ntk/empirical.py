@@ -80,7 +80,8 @@ def entk(
             be planned: a warning then says that the budget was not followed.
         tile: Samples per forward pass; default: chosen by the planner.
         out: Anything floating point with the kernel's shape and slice assignment (Tensor, NumPy memmap, HDF5 data set):
-            filled tile by tile and returned. In a file, finished tiles are logged and a second call computes only what is missing.
+            filled tile by tile and returned. In a file, finished tiles are logged and a second call computes only what
+            is missing.
         verify: Recompute this many random entries by an independent path (one `torch.autograd.grad` per sample and
             output) and raise on disagreement.
         return_info: Also return an `Info`.
