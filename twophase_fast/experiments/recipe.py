@@ -105,7 +105,7 @@ def make_model(factory: ModelFactory, seed: int) -> nn.Module:
         except Exception as error:
             raise InputError(f"the model factory raised {type(error).__name__}: {error}") from error
     if not isinstance(model, nn.Module):
-        raise InputError(f"the model factory returned {type(model).__name__}; expected a torch.nn.Module")
+        raise InputError(f"the model factory returned a {type(model).__name__}; expected a torch.nn.Module")
     return model
 
 

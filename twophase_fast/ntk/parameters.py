@@ -52,7 +52,7 @@ def _chosen(named: Mapping[str, torch.Tensor], params: ParameterFilter) -> dict[
         return dict(named)
     if callable(params):
         names = [name for name in named if params(name)]
-        unmatched = [] if names else [params]
+        unmatched: list[Any] = [] if names else [params]
     else:
         matches = {glob: {name for name in named if fnmatchcase(name, glob)} for glob in _globs(params)}
         names = [name for name in named if any(name in found for found in matches.values())]
@@ -64,7 +64,7 @@ def _chosen(named: Mapping[str, torch.Tensor], params: ParameterFilter) -> dict[
 
 
 def _globs(params: Any) -> list[str]:
-    globs = [params] if isinstance(params, str) else list(params) if isinstance(params, Iterable) else [None]
+    globs: list[Any] = [params] if isinstance(params, str) else list(params) if isinstance(params, Iterable) else [None]
     wrong = [glob for glob in globs if not isinstance(glob, str)]
     if wrong:
         given = type(params).__name__ + (f" with {type(wrong[0]).__name__}" if wrong[0] is not None else "")
