@@ -17,7 +17,7 @@ parser.add_argument("--samples", type=int, default=256, help="number of sequence
 parser.add_argument("--profile", default="h100-80gb", help="device to plan for (default: h100-80gb)")
 parser.add_argument("--devices", type=int, default=1, help="number of such devices (default: 1)")
 parser.add_argument("--quick", action="store_true", help="a model of 1 M parameters instead")
-options, _ = parser.parse_known_args()
+options = parser.parse_args()
 
 size = {"d": 128, "depth": 4, "heads": 4} if options.quick else {"d": 2048, "depth": 20, "heads": 16}
 model = zoo.gpt(vocabulary=1000 if options.quick else 32000, context=64, **size)

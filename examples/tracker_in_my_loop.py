@@ -9,7 +9,7 @@ train, test = tp.zoo.load()  # real images, embedded
 model = tp.zoo.small_cnn(seed=0)
 optimizer = torch.optim.Adam(model.parameters(), lr=3e-3)
 
-with tp.Tracker(model, probe=test.inputs[:16], out="tracked.h5", every=10) as tracker:
+with tp.Tracker(model, probe=test.inputs[:16], out="tracked.h5", every=10, overwrite=True) as tracker:
     for step in range(41):
         batch = torch.randint(len(train.inputs), (64,))
         loss = F.cross_entropy(model(train.inputs[batch]), train.targets[batch])

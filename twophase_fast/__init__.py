@@ -11,9 +11,18 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from twophase_fast import experiments, measures, ntk, ops, report, rules, storage, training, zoo
     from twophase_fast._matrix import as_matrix
+    from twophase_fast._types import (
+        BackendError,
+        ConfigError,
+        InputError,
+        StorageError,
+        TwoPhaseError,
+        UnsupportedModelError,
+    )
     from twophase_fast.experiments import Chaos, Cone, Controls, run_experiment
     from twophase_fast.measures import kernel_regression
     from twophase_fast.ntk import Estimate, NTKOperator, Plan, calibrate, entk, entk_estimate, plan
+    from twophase_fast.ntk.verify import VerificationError
     from twophase_fast.storage import Trajectory
     from twophase_fast.training import Tracker
 
@@ -33,18 +42,30 @@ _HOMES = {
     "Chaos": "experiments",
     "Cone": "experiments",
     "Controls": "experiments",
+    "VerificationError": "ntk.verify",
+    **dict.fromkeys(
+        ("BackendError", "ConfigError", "InputError", "StorageError", "TwoPhaseError", "UnsupportedModelError"),
+        "_types",
+    ),
 }
 _FOLDERS = ("experiments", "measures", "ntk", "ops", "report", "rules", "storage", "training", "zoo")
 
 __all__ = [
+    "BackendError",
     "Chaos",
     "Cone",
+    "ConfigError",
     "Controls",
     "Estimate",
+    "InputError",
     "NTKOperator",
     "Plan",
+    "StorageError",
     "Tracker",
     "Trajectory",
+    "TwoPhaseError",
+    "UnsupportedModelError",
+    "VerificationError",
     "as_matrix",
     "calibrate",
     "entk",

@@ -35,6 +35,7 @@ def moments(xs, ys):
 @pytest.fixture
 def bench(tmp_path, monkeypatch):
     (tmp_path / "rivals_of_test.py").write_text(RIVALS)
+    (tmp_path / "broken_rival_of_test.py").write_text("raise ZeroDivisionError('1 / 0')")
     monkeypatch.chdir(tmp_path)
     monkeypatch.delitem(sys.modules, "rivals_of_test", raising=False)
     return lambda *arguments: CliRunner().invoke(main, ["bench", "--repeat", "2", *arguments])
@@ -62,7 +63,7 @@ def test_the_table_says_who_and_how_wrong(bench):
 @pytest.mark.parametrize("op", _contest.names())
 def test_without_a_rival_the_reference_is_timed(bench, op):
     shapes = {"gram": "n=5,p=9", "embedding_gram": "n=3,c=2,t=4,v=5,p=3", "pair_moments": "p=50,runs=2"}
-    shapes |= {"conv_input_grad": "n=3,d=5,p=3,side=5", "batched_product_": "n=3,c=2,rows=4,terms=5,columns=6"}
+    shapes |= {"conv_input_grad": "n=3,d=5,p=3,side=5"}
     shapes |= {"batch_norm_grad": "n=3,c=2,k=4,t=5", "layer_norm_grad": "n=3,c=2,t=4,d=5"}
     linear = "n=3,c=2,t=4,d=5,p=3"
     conv = "n=3,c=2,d=5,p=3,side=5"
@@ -94,6 +95,11 @@ def test_a_dict_of_moments_will_do(bench):
         (["--op", "grom"], 2, "there is no op 'grom' to measure; use one of gram, "),
         (["--op", "gram", "--shape", "q=4"], 2, "cannot have the sizes q=4; it has, by default, batch=0, n=320"),
         (["--op", "gram", "--shape", "n=0"], 2, "cannot have the sizes n=0"),
+        (["--op", "gram", "--shape", "q=4"], 2, "of which only batch and m may be 0"),
+        (["--op", "gram", "--shape", "n=4,n=5"], 2, "'n=4,n=5' gives a size twice"),
+        (["--op", "gram", "--shape", "n=10000000,p=10000000"], 2, "torch cannot make inputs and truth of these sizes"),
+        (["--op", "conv_input_grad", "--shape", "n=2,side=1,padding=0"], 2, "of these sizes: "),
+        (["--op", "gram", "--against", "broken_rival_of_test:f"], 2, "cannot import 'broken_rival_of_test' (1 / 0)"),
         (["--op", "gram", "--shape", "n"], 2, "'n' is not of the form n=640,p=4096"),
     ],
 )
@@ -104,6 +110,11 @@ def test_refusals_are_one_line(bench, arguments, code, words):
     assert words in result.stderr
     assert len(result.stderr.strip().splitlines()) == 1
     assert not result.stdout
+
+
+def test_debug_shows_where_a_rival_failed(bench):
+    result = bench("--op", "gram", "--shape", "n=9,p=70", "--against", "rivals_of_test:fails", "--debug")
+    assert isinstance(result.exception.__cause__, ZeroDivisionError)
 
 
 def test_lower_precision_allows_what_it_promises(bench):

@@ -52,7 +52,7 @@ def test_forced_tier_is_reported(monkeypatch):
     assert found["extension"]["isa_chosen"] == "scalar"
     assert found["extension"]["isa_limit"] == "scalar"
     assert found["environment"]["TWOPHASE_ISA"] == "scalar"
-    assert found["extension"]["matrix_unit_chosen"].startswith("none: on a CPU precision 'high' runs as 'highest'")
+    assert found["extension"]["matrix_unit_chosen"].startswith("none: Gram blocks at 'high' run at 'highest'")
     monkeypatch.setenv("TWOPHASE_ISA", "amx-emulated")
     found = json.loads(invoke("--json").output)
     assert found["extension"]["matrix_unit_chosen"] == "amx-emulated"

@@ -26,6 +26,9 @@ def nothing():
 
 def text():
     return "a model"
+
+def fails():
+    raise ZeroDivisionError("theirs")
 """
 
 
@@ -102,6 +105,7 @@ def test_data_files(tmp_path, inputs):
         ("their_models:build", "damaged.npy", "cannot read damaged.npy"),
         ("their_models:build", "dict.pt", "holds a dict; expected one tensor"),
         ("their_models:text", "x.npy", "returned a str"),
+        ("their_models:fails", "x.npy", "the model factory raised ZeroDivisionError: theirs"),
         ("resnet20", "x.npy", "the model cannot take this data (a sample is [4] float32)"),
         ("resnet20", "fashion-mnist-subset", "--model-arg in_channels=1"),
         ("their_models:nothing", "x.npy", "no parameter"),

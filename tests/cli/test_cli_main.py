@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import shlex
 import subprocess
 import sys
 import warnings
@@ -10,6 +11,10 @@ from click.testing import CliRunner
 
 from twophase_fast._types import ConfigError, StorageError
 from twophase_fast.cli import COMMANDS, main
+from twophase_fast.cli._command import Command
+from twophase_fast.cli.run import EXAMPLE
+from twophase_fast.experiments import load_preset, resolve_config, set_value
+from twophase_fast.experiments.build import make_plan
 
 PROGRAM = [sys.executable, "-c", "from twophase_fast.cli import main; main()"]
 
@@ -37,6 +42,16 @@ def test_every_command_explains_itself_with_an_example(name):
     assert "--debug" in result.output
 
 
+def test_presets_with_the_changes_of_the_example_fit_together():
+    examples = [shlex.split(line) for line in EXAMPLE.splitlines() if "--preset" in line]
+    assert len(examples) == 2
+    for words in examples:
+        settings = load_preset(words[words.index("--preset") + 1])
+        for change in (words[k + 1] for k, word in enumerate(words) if word == "--set"):
+            settings = set_value(settings, change)
+        make_plan(resolve_config(settings))
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
@@ -49,6 +64,9 @@ def test_every_command_explains_itself_with_an_example(name):
         (["entk", "mlp", "x.npy", "--out", "k.npy", "--memory-budget", "lots"], "Invalid value for '--memory-budget'"),
         (["entk", "mlp", "x.npy"], "Missing option '--out'"),
         (["entk", "mlp", "x.npy", "--out", "k.npy", "--n", "0"], "Invalid value for '--n'"),
+        (["entk", "mlp", "cifar", "--dry-run"], "or one of fashion-mnist-subset"),
+        (["entk", "mlp", "x.npy", "--dry-run", "--profile", "h100"], "use one of a100-40gb, a100-80gb, h100-80gb"),
+        (["entk", "mlp", "x.npy", "--dry-run", "--model-arg", "width=3"], "does not take width=3"),
     ],
 )
 def test_bad_usage_is_2_with_one_line(arguments, words, tmp_path, monkeypatch):
@@ -79,6 +97,20 @@ def test_debug_lets_the_error_through(tmp_path):
     assert isinstance(invoke("info", str(tmp_path / "none.h5")).exception, SystemExit)
 
 
+def test_debug_shows_what_somebody_elses_code_raised(monkeypatch):
+    @click.command(cls=Command, example="twophase fails")
+    def fails() -> None:
+        try:
+            raise ZeroDivisionError("theirs")
+        except ZeroDivisionError as error:
+            raise click.ClickException("their function raised") from error
+
+    monkeypatch.setattr(main, "get_command", lambda ctx, name: fails)
+    assert isinstance(invoke("doctor", "--debug").exception, click.ClickException)
+    result = invoke("doctor")
+    assert (result.exit_code, result.stderr) == (1, "twophase: error: their function raised\n")
+
+
 def test_help_does_not_import_heavy_modules():
     code = (
         "import sys; from twophase_fast.cli import main\n"
@@ -95,6 +127,7 @@ def test_help_does_not_import_heavy_modules():
     [
         (StorageError("disk full"), 1, "twophase: error: disk full"),
         (ConfigError("unknown key"), 2, "twophase: error: unknown key"),
+        (StorageError("two\nlines"), 1, "twophase: error: two lines\n"),
         (PermissionError(13, "Permission denied", "a.h5"), 1, "Permission denied: 'a.h5'"),
         (KeyboardInterrupt(), 1, "twophase: error: interrupted"),
         (KeyboardInterrupt("stopped; go on with --resume"), 1, "stopped; go on with --resume"),

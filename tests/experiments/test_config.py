@@ -115,7 +115,7 @@ def test_models_are_found_in_the_zoo_or_in_a_module(tmp_path, monkeypatch):
 
 def test_arguments_devices_and_optimizers_that_do_not_exist(config):
     for change, message in (
-        ({"model_args": {"width": 3}}, "does not take model_args"),
+        ({"model_args": {"width": 3}}, "does not take width=3: .*its arguments are"),
         ({"device": "abacus"}, "device 'abacus' cannot be used"),
         ({"optimizer": {"name": "adam", "lr": 0.1, "momentum": 0.9}}, "momentum belongs to sgd"),
     ):

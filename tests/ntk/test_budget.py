@@ -178,6 +178,15 @@ def test_plan_prints_every_parameter():
     assert "predicted peak" in text
     assert plan.total_flops == sum(row.flops for row in plan.rows) > 0
     assert plan.peak_bytes <= 64_000_000
+    assert "T positions, d inputs, p outputs" in text
+
+
+def test_info_prints_what_was_done():
+    _, info = tp.entk(resnet(), images(5), output="trace", return_info=True)
+    lines = str(info).splitlines()
+    assert lines[:-1] == str(info.plan).splitlines()
+    assert lines[-1].startswith("took probe ")
+    assert lines[-1].endswith(" in precision 'highest'")
 
 
 @pytest.mark.parametrize(

@@ -88,6 +88,23 @@ OPTIONS = {
     "unknown precision": ({"precision": "low"}, "precision='low'"),
     "tile of zero": ({"tile": 0}, "tile=0"),
     "targets2 without x2": ({"targets2": torch.zeros(4)}, "targets2"),
+    "targets that nothing reads": ({"targets": torch.zeros(4)}, "no output_fn"),
+    "targets without targets2": (
+        {"x2": x(2, 5), "output_fn": lambda y, t: y, "targets": torch.zeros(4)},
+        "targets was given without targets2",
+    ),
+    "targets2 without targets": (
+        {"x2": x(2, 5), "output_fn": lambda y, t: y, "targets2": torch.zeros(2)},
+        "targets2 was given without targets;",
+    ),
+    "verify without a number": ({"verify": True}, "verify=True; expected a number"),
+    "parameters themselves": (
+        {"params": list(net().parameters())},
+        "params is a list with Parameter; expected None, a",
+    ),
+    "params of another kind": ({"params": 3}, "params is a int; expected None, a glob"),
+    "one glob of two misspelt": ({"params": ["0.*", "encoder.*"]}, r"params='encoder\.\*' matches no.*2\.bias$"),
+    "no globs": ({"params": []}, r"params=\[\] matches no parameter"),
     "no matching parameter": ({"params": "encoder.*"}, "matches no parameter.*0.weight"),
     "three-dimensional output": ({"output_fn": lambda y: y[:, :, None]}, r"\(2, 3, 1\) for 2 samples.*output_fn"),
     "output without sample axis": ({"output_fn": lambda y: y.sum(0)}, r"\(3,\) for 2 samples"),
@@ -112,6 +129,37 @@ def test_not_a_module():
 def test_autocast():
     with torch.autocast("cpu"), pytest.raises(InputError, match="autocast"):
         tp.entk(net(), x(4, 5))
+
+
+def test_inference_mode():
+    with torch.inference_mode(), pytest.raises(InputError, match="inference_mode"):
+        tp.entk(net(), x(4, 5))
+    with torch.no_grad():
+        assert tp.entk(net(), x(4, 5)).shape == (4, 4, 3, 3)
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [(nn.LazyLinear(3), "'weight' is not initialised"), (nn.Linear(5, 3, device="meta"), "'weight' is on the meta")],
+)
+def test_parameters_without_values(model, message):
+    with pytest.raises(InputError, match=message):
+        tp.entk(model, x(4, 5))
+
+
+def test_an_error_of_the_model_says_what_it_was_called_on():
+    with pytest.raises(RuntimeError, match="shapes cannot be multiplied") as caught:
+        tp.entk(net(), x(5, 4))
+    assert "called the model on 2 of the samples: x (2, 4) float32" in caught.value.__notes__[0]
+    with pytest.raises(TypeError) as caught:
+        tp.entk(net(), x(4, 5), output_fn=lambda y, t: y)
+    assert "called output_fn without targets" in caught.value.__notes__[0]
+
+
+@pytest.mark.parametrize("function", [tp.plan, tp.entk_estimate, tp.NTKOperator])
+def test_the_others_refuse_targets_that_nothing_reads(function):
+    with pytest.raises(InputError, match="no output_fn"):
+        function(net(), x(4, 5), targets=torch.zeros(4))
 
 
 def test_infinite_jacobian_is_named():

@@ -102,3 +102,17 @@ def test_bad_targets():
         tp.entk(net(), x(8), output="trace", out="k.npy")
     with pytest.raises(InputError, match="per_parameter"):
         tp.entk(net(), x(8), output="trace", out=torch.zeros(8, 8), per_parameter=True)
+    for whole in (torch.zeros(8, 8, dtype=torch.int32), np.zeros((8, 8), dtype=np.int32)):
+        with pytest.raises(InputError, match=r"int32, which cannot hold a kernel; make it float32 or float64"):
+            tp.entk(net(), x(8), output="trace", out=whole)
+
+
+def test_targets_that_are_read_only(tmp_path):
+    frozen = np.zeros((8, 8), dtype=np.float32)
+    frozen.flags.writeable = False
+    with h5py.File(tmp_path / "k.h5", "w") as file:
+        file["k"] = frozen
+    with h5py.File(tmp_path / "k.h5", "r") as file:
+        for out in (frozen, file["k"]):
+            with pytest.raises(InputError, match="out is read-only"):
+                tp.entk(net(), x(8), output="trace", out=out)

@@ -251,6 +251,14 @@ def test_one_minus_cos_of_obtuse_and_orthogonal_vectors(backend):
     assert relative_error(a, -b, backend) < 1e-12
 
 
+@pytest.mark.parametrize("wrong", [torch.nn.Linear(2, 3), torch.nn.Linear(2, 3).state_dict(), 3, None])
+def test_what_holds_no_list_of_tensors_is_named(wrong):
+    with pytest.raises(InputError, match=r"xs is a \w+; expected a tensor or a list of tensors: of a module pass"):
+        ops.pair_moments(wrong, [torch.ones(2)])
+    with pytest.raises(InputError, match=r"b is a \w+; expected"):
+        ops.one_minus_cos(torch.ones(2), wrong)
+
+
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
 def test_one_minus_cos_of_identical_vectors_is_exactly_zero(dtype, backend):
     for size in (1, 3, 17, 1000, 100_000):

@@ -31,6 +31,11 @@ def test_places_that_cannot_be_written_are_named(run: Path):
         Trajectory.create(run.parent, overwrite=True)
 
 
+def test_a_folder_that_holds_runs_is_no_run(tmp_path: Path):
+    with pytest.raises(StorageError, match="it is a folder; give a run file"):
+        Trajectory.open(tmp_path)
+
+
 @pytest.mark.parametrize("damage", ["empty", "truncated", "text", "foreign"])
 def test_a_file_that_is_no_trajectory_is_named(run: Path, damage):
     write(run).close()
@@ -41,9 +46,11 @@ def test_a_file_that_is_no_trajectory_is_named(run: Path, damage):
             file["x"] = 1
     else:
         run.write_bytes({"empty": b"", "truncated": whole[: len(whole) // 2], "text": b"hello" * 999}[damage])
+    advice = "it is no HDF5 file" if damage in {"empty", "text"} else ""
     for attempt in (Trajectory.open, Trajectory.append_to):
-        with pytest.raises(StorageError, match=r"run.h5"):
+        with pytest.raises(StorageError, match=rf"run.h5.*{advice}") as caught:
             attempt(run)
+        assert not (advice and "delete" in str(caught.value))
     assert len(verify(run)) == 1
     assert "run.h5" in verify(run)[0]
     assert list(run.parent.iterdir()) == [run]

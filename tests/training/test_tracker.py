@@ -71,6 +71,20 @@ def test_nothing_is_overwritten_unasked_and_steps_are_not_repeated(tmp_path, mod
         Tracker(model, PROBE, out=tmp_path / "other.h5", every=0)
 
 
+def test_metrics_are_numbers(tmp_path, model):
+    with Tracker(model, PROBE, out=tmp_path / "run.h5", output="trace") as tracker:
+        for value in ("low", torch.ones(2), None):
+            with pytest.raises(InputError, match=r"metric 'loss' is .*; expected a number"):
+                tracker.step(0, loss=value)
+        tracker.step(0, loss=torch.tensor(0.5))
+    assert Trajectory.open(tmp_path / "run.h5").metric("loss")[1].tolist() == [0.5]
+
+
+def test_a_budget_may_be_text(tmp_path, model):
+    with Tracker(model, PROBE, out=tmp_path / "run.h5", output="trace", memory_budget="1 GB") as tracker:
+        assert tracker.step(0)
+
+
 def test_an_error_in_the_loop_keeps_what_was_recorded(tmp_path, model):
     def their_loop():
         with Tracker(model, PROBE, out=tmp_path / "run.h5") as tracker:

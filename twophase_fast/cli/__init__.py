@@ -77,10 +77,11 @@ class Program(click.Group):
         except click.exceptions.NoArgsIsHelpError as error:
             click.echo(error.format_message(), err=True)
             return 2
-        except click.UsageError as error:
-            return self._fail(_usage(error, name), 2)
         except click.ClickException as error:
-            return self._fail(error.format_message(), 1)
+            if self.debug and error.__cause__ is not None:
+                raise
+            bad_usage = isinstance(error, click.UsageError)
+            return self._fail(_usage(error, name), 2) if bad_usage else self._fail(error.format_message(), 1)
         except click.Abort as error:
             return self._fail(str(error.__cause__ or "") or "interrupted", 1)
         except Exception as error:
@@ -90,7 +91,8 @@ class Program(click.Group):
         return result if isinstance(result, int) else 0
 
     def _fail(self, reason: str, code: int) -> int:
-        click.echo(f"twophase: error: {reason}", err=True)
+        one_line = " ".join(line.strip() for line in reason.splitlines())
+        click.echo(f"twophase: error: {one_line}", err=True)
         return code
 
 

@@ -25,16 +25,18 @@ def _sizes(_: click.Context, __: click.Parameter, text: str) -> dict[str, int]:
     """Read `n=640,p=4096`.
 
     Raises:
-        BadParameter: The text is not of that form.
+        BadParameter: The text is not of that form, or gives a size twice.
     """
     pairs = [part.partition("=") for part in text.split(",") if part.strip()]
     if not all(name.strip() and size.strip().isdecimal() for name, _, size in pairs):
         raise click.BadParameter(f"{text!r} is not of the form n=640,p=4096")
+    if len({name.strip() for name, _, _ in pairs}) < len(pairs):
+        raise click.BadParameter(f"{text!r} gives a size twice")
     return {name.strip(): int(size) for name, _, size in pairs}
 
 
 @click.command("bench", cls=Command, example=EXAMPLE)
-@click.option("--op", required=True, metavar="NAME", help="The op, such as gram or factored_gram.")
+@click.option("--op", required=True, metavar="NAME", help="The op, such as gram: one that returns something new.")
 @click.option("--shape", "sizes", default="", callback=_sizes, metavar="n=640,p=4096,...", help="Sizes to replace.")
 @click.option("--against", metavar="MODULE:FUNCTION", help="Your kernel  [default: the reference in plain torch]")
 @click.option(
@@ -101,7 +103,7 @@ def _find(name: str) -> Callable[..., Any]:
     sys.path.insert(0, here)
     try:
         function = getattr(importlib.import_module(module_name), attribute, None) if attribute else None
-    except (ImportError, ValueError) as error:
+    except Exception as error:  # whatever runs when a module of theirs is imported
         raise click.BadParameter(f"cannot import {module_name!r} ({error}); is it installed or in {here}?") from error
     finally:
         sys.path.remove(here)

@@ -79,7 +79,7 @@ def _extension() -> dict[str, Any]:
         "isa_chosen": _native.isa(),
         "isa_limit": settings.isa() or "none",
         "matrix_units": list(_native.available_matrix_units()),
-        "matrix_unit_chosen": _native.matrix_unit() or "none: on a CPU precision 'high' runs as 'highest'",
+        "matrix_unit_chosen": _native.matrix_unit() or "none: Gram blocks at 'high' run at 'highest'",
         "threads": _native.threads(),
     }
 

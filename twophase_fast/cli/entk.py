@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +16,7 @@ if TYPE_CHECKING:
 _VERIFIED_ENTRIES = 4  # recomputed by an independent path on every call
 NAMED_SAMPLES = 64
 SUFFIXES = (".h5", ".npy")
+SAMPLES = (".npy", ".npz", ".pt")
 EXAMPLE = """twophase entk small_cnn fashion-mnist-subset --n 32 --output trace --out kernel.npy
 twophase entk mypackage.models:build inputs.npy --out kernel.h5"""
 
@@ -113,13 +113,19 @@ def command(
 
 
 def _check_devices(dry_run: bool, profile: str | None, world_size: int) -> None:
-    """Refuse devices that are not at hand, unless only a plan is wanted.
+    """Refuse devices that are not known, or not at hand unless only a plan is wanted.
 
     Raises:
-        UsageError: A kernel shall be computed on them.
+        UsageError: A kernel shall be computed on them, or there is no such profile.
     """
     if not dry_run and (profile is not None or world_size > 1):
         raise click.UsageError("--profile and --world-size are for a plan; add --dry-run")
+    if profile is None:
+        return
+    from twophase_fast.ntk.timing import DEVICES
+
+    if profile not in DEVICES:
+        raise click.UsageError(f"--profile {profile}: no such device; use one of {', '.join(DEVICES)}")
 
 
 def _checked_target(out: Path | None, overwrite: bool) -> Path:
@@ -132,13 +138,13 @@ def _checked_target(out: Path | None, overwrite: bool) -> Path:
 
 
 def _model(name: str, seed: int, arguments: tuple[str, ...]) -> Any:
-    from twophase_fast.experiments import find_model, set_value
+    from twophase_fast.experiments import set_value, with_arguments
     from twophase_fast.experiments.recipe import make_model
 
     given: dict[str, Any] = {}
     for argument in arguments:
         given = set_value(given, argument)
-    return make_model(partial(find_model(name), **given), seed).eval()
+    return make_model(with_arguments(name, given), seed).eval()
 
 
 def _samples(data: str, count: int | None, data_dir: Path | None) -> torch.Tensor:
@@ -153,9 +159,10 @@ def _read(path: Path) -> torch.Tensor:
     from twophase_fast import zoo
     from twophase_fast._types import InputError, StorageError
 
+    if path.suffix not in SAMPLES:
+        known = ", ".join(zoo.SOURCES)
+        raise click.UsageError(f"DATA {str(path)!r}: expected a .npy, .npz or .pt file or one of {known}")
     readers = {".npy": _from_numpy, ".npz": _from_numpy, ".pt": _from_torch}
-    if path.suffix not in readers:
-        raise InputError(f"data {str(path)!r}: expected a .npy, .npz or .pt file or one of {', '.join(zoo.SOURCES)}")
     if not path.is_file():
         raise StorageError(f"data file {path} does not exist")
     try:

@@ -9,14 +9,17 @@ import click
 
 from twophase_fast.cli._command import Command, overwrite_option, refuse_existing
 
-EXAMPLE = """twophase run --preset demo --set steps=200 --set "chaos.spawn_steps=[0,50]" --out runs/short.h5
+EXAMPLE = """twophase run --preset smoke
+twophase run --preset demo --set optimizer.lr=0.05 --set "seeds=[0,1]" --out runs/slower.h5
 twophase run --config my.toml --out runs/mine.h5
 twophase run --config my.toml --out runs/mine.h5 --resume"""
 
 
 @click.command("run", cls=Command, example=EXAMPLE)
 @click.option("--config", type=click.Path(path_type=Path), metavar="FILE.toml", help="The configuration.")
-@click.option("--preset", metavar="NAME", help="A configuration that comes with the package, for example demo.")
+@click.option(
+    "--preset", metavar="NAME", help="A configuration that comes with the package: demo, smoke (seconds), ..."
+)
 @click.option(
     "--set",
     "changes",

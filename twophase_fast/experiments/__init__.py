@@ -12,7 +12,7 @@ presets/    demo, smoke, and the paper's two
 from __future__ import annotations
 
 from twophase_fast.experiments.api import run_config, run_experiment
-from twophase_fast.experiments.build import find_model
+from twophase_fast.experiments.build import find_model, with_arguments
 from twophase_fast.experiments.config import load_preset, preset_names, read_config, resolve_config, set_value
 from twophase_fast.experiments.plan import Chaos, Cone, Controls
 
@@ -28,4 +28,5 @@ __all__ = [
     "run_config",
     "run_experiment",
     "set_value",
+    "with_arguments",
 ]

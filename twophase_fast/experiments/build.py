@@ -6,7 +6,7 @@ import difflib
 import importlib
 import inspect
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -44,12 +44,28 @@ def find_model(name: str) -> Callable[..., nn.Module]:
     return factory
 
 
+def with_arguments(name: str, arguments: Mapping[str, Any]) -> Callable[..., nn.Module]:
+    """Return the factory of `find_model(name)` with arguments bound to it.
+
+    Raises:
+        ConfigError: There is none of that name, or it does not take them.
+    """
+    factory = find_model(name)
+    signature = inspect.signature(factory)
+    try:
+        signature.bind_partial(**arguments)
+    except TypeError as error:
+        given = ", ".join(f"{key}={value!r}" for key, value in arguments.items())
+        raise ConfigError(f"model {name!r} does not take {given}: {error}; its arguments are {signature}") from error
+    return partial(factory, **arguments)
+
+
 def _import(module_name: str, name: str) -> Any:
     here = str(Path.cwd())
     sys.path.insert(0, here)
     try:
         return importlib.import_module(module_name)
-    except ImportError as error:
+    except Exception as error:  # whatever runs when a module of theirs is imported
         raise ConfigError(
             f"model {name!r}: cannot import {module_name!r} ({error}); is it installed or in {here}?"
         ) from error
@@ -63,15 +79,8 @@ def make_factory(config: Config) -> Callable[..., nn.Module]:
     Raises:
         ConfigError: The model is not known, does not take `model_args`, or the device is not there.
     """
-    factory = find_model(config["model"])
-    try:
-        inspect.signature(factory).bind_partial(**config["model_args"])
-    except TypeError as error:
-        raise ConfigError(
-            f"model {config['model']!r} does not take model_args {config['model_args']}: {error}"
-        ) from error
+    factory = with_arguments(config["model"], config["model_args"])
     device = _device(config["device"])
-    factory = partial(factory, **config["model_args"])
 
     def make(seed: int) -> nn.Module:
         model = make_model(factory, seed).to(device)

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from torch.utils._pytree import tree_map_only
 
-from twophase_fast._types import InputError, Inputs
+from twophase_fast._types import InputError, Inputs, TwoPhaseError
 from twophase_fast.experiments.plan import TrunkName
 from twophase_fast.training import FlipCrop, SupervisedLoop, seeded_rng
 from twophase_fast.training._modes import eval_mode
@@ -92,11 +92,18 @@ def make_model(factory: ModelFactory, seed: int) -> nn.Module:
     """Build the model of a seed: its weights depend on the seed alone.
 
     Raises:
-        InputError: The factory returned something else than a module.
+        InputError: The factory raised, or returned something else than a module.
+        TwoPhaseError: One of the package's own, as the factory raised it.
     """
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     with seeded_rng(device, seed, "initialisation"):
-        model = factory(seed=seed) if "seed" in inspect.signature(factory).parameters else factory()
+        seeds = {"seed": seed} if "seed" in inspect.signature(factory).parameters else {}
+        try:
+            model = factory(**seeds)
+        except TwoPhaseError:
+            raise
+        except Exception as error:
+            raise InputError(f"the model factory raised {type(error).__name__}: {error}") from error
     if not isinstance(model, nn.Module):
         raise InputError(f"the model factory returned a {type(model).__name__}; expected a torch.nn.Module")
     return model

@@ -60,6 +60,12 @@ class Info:
     looped: str = ""
     watch: Stopwatch = field(default_factory=lambda: Stopwatch(torch.device("cpu")), repr=False, compare=False)
 
+    def __str__(self) -> str:
+        seconds = ", ".join(f"{stage} {value:.3g} s" for stage, value in self.seconds.items())
+        looped = [f"one output pulled back at a time: {self.looped}"] if self.looped else []
+        plan = [str(self.plan)] if self.plan is not None else []
+        return "\n".join([*plan, *looped, f"took {seconds} in precision {self.precision!r}"])
+
     def include(self, part: Info) -> None:
         """Add the seconds of a part of the same computation; keep its plan."""
         self.plan, self.looped = part.plan, part.looped

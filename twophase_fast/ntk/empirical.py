@@ -16,7 +16,7 @@ from twophase_fast.ntk.calibration import calibrate
 from twophase_fast.ntk.computation import Computation
 from twophase_fast.ntk.forward import Function
 from twophase_fast.ntk.guards import check_model, preserved
-from twophase_fast.ntk.inputs import Batch, make_batch
+from twophase_fast.ntk.inputs import Batch, check_targets, make_batch
 from twophase_fast.ntk.memory import parse_bytes
 from twophase_fast.ntk.parameters import select_parameters
 from twophase_fast.ntk.plan import Plan
@@ -62,10 +62,12 @@ def entk(
         x2: M samples in the same form, or None for the symmetric kernel of x1.
         output: `full` [N, M, C, C]; `trace` [N, M], the sum over c of K[n,m,c,c] (a sum, not a mean); `diagonal`
             [N, M, C]; `sum` [N, M], the kernel of sum_c f_c / sqrt(C) (pseudo-NTK).
-        output_fn: `output_fn(model_output[, targets])` -> [N, C] or [N]; default: the output itself, or its `.logits`.
+        output_fn: `output_fn(model_output[, targets])` -> [N, C] or [N] (which counts as C = 1: a full kernel is then
+            [N, M, 1, 1]); default: the output itself, or its `.logits`.
         targets: Passed to `output_fn` for x1: a pytree of Tensors with the samples on their first axis.
-        targets2: The same for x2.
-        params: Parameters to differentiate: None (all that require grad), globs, or a predicate on the name.
+        targets2: The same for x2, given if and only if `targets` is.
+        params: Parameters to differentiate: None (all that require grad), globs, each of which must match a name, or a
+            predicate on the name.
         per_parameter: Return a dict name -> kernel instead; the values sum to K. A tied weight has one entry, under
             its first name.
         precision: `highest` is IEEE float32 (float64 for float64 models). For Jacobians and Gram blocks `high`
@@ -77,8 +79,9 @@ def entk(
             as "250 MB" or "4 GiB". Default: half of the memory that is free. A program that depends on the data cannot
             be planned: a warning then says that the budget was not followed.
         tile: Samples per forward pass; default: chosen by the planner.
-        out: Anything with the kernel's shape and slice assignment (Tensor, NumPy memmap, HDF5 data set): filled tile by
-            tile and returned. In a file, finished tiles are logged and a second call computes only what is missing.
+        out: Anything floating point with the kernel's shape and slice assignment (Tensor, NumPy memmap, HDF5 data set):
+            filled tile by tile and returned. In a file, finished tiles are logged and a second call computes only what
+            is missing.
         verify: Recompute this many random entries by an independent path (one `torch.autograd.grad` per sample and
             output) and raise on disagreement.
         return_info: Also return an `Info`.
@@ -93,11 +96,14 @@ def entk(
         UnsupportedModelError: No exact per-sample kernel exists (samples coupled, randomness, no parameters).
         VerificationError: A recomputed entry disagrees.
 
+    What the model or `output_fn` raises itself comes through, with a note of the samples it was called on.
+
     Source:
         Jacot, Gabriel and Hongler (2018), arXiv 1806.07572; the sum over parameter uses follows Novak, Sohl-Dickstein
         and Schoenholz (2022), arXiv 2206.08720.
     """
-    budget = _check_options(output, precision, tile, memory_budget, x2, targets2, verify)
+    budget = _check_options(output, precision, tile, memory_budget, verify)
+    check_targets(output_fn, targets, x2, targets2)
     check_model(model)
     function = Function(model, output_fn, select_parameters(model, params))
     left = make_batch(x1, targets, name="x1", device=function.device)
@@ -186,7 +192,8 @@ def plan(
         InputError: Bad inputs or options, or a budget too small for one sample of one parameter.
         UnsupportedModelError: No exact per-sample kernel exists, or the program depends on the data.
     """
-    budget = _check_options(output, "highest", tile, memory_budget, x2, targets2)
+    budget = _check_options(output, "highest", tile, memory_budget)
+    check_targets(output_fn, targets, x2, targets2)
     check_model(model)
     function = Function(model, output_fn, select_parameters(model, params))
     left = make_batch(x1, targets, name="x1", device=function.device)
@@ -225,8 +232,6 @@ def _check_options(
     precision: str,
     tile: int | None,
     memory_budget: int | str | None,
-    x2: Any,
-    targets2: Any,
     verify: int = 0,
 ) -> int | None:
     """Check the options and return the budget in bytes.
@@ -240,8 +245,6 @@ def _check_options(
         raise InputError(f"precision={precision!r} is not one of {', '.join(_PRECISIONS)}")
     if tile is not None and (not isinstance(tile, int) or tile < 1):
         raise InputError(f"tile={tile!r}; expected a positive number of samples")
-    if not isinstance(verify, int) or verify < 0:
-        raise InputError(f"verify={verify!r}; expected a number of entries to recompute, 0 or more")
-    if x2 is None and targets2 is not None:
-        raise InputError("targets2 was given without x2; the symmetric kernel uses `targets` for both sides")
+    if not isinstance(verify, int) or isinstance(verify, bool) or verify < 0:
+        raise InputError(f"verify={verify!r}; expected a number of entries to recompute, such as 10, or 0 for none")
     return parse_bytes(memory_budget)

@@ -12,7 +12,7 @@ from torch import nn
 from twophase_fast._types import InputError, Output, ParameterFilter, Precision
 from twophase_fast.ntk.forward import Function
 from twophase_fast.ntk.guards import check_model, preserved
-from twophase_fast.ntk.inputs import make_batch
+from twophase_fast.ntk.inputs import check_targets, make_batch
 from twophase_fast.ntk.memory import DEFAULT_SHARE, free_bytes, parse_bytes
 from twophase_fast.ntk.output_probes import probe_outputs
 from twophase_fast.ntk.parameters import select_parameters
@@ -113,7 +113,8 @@ def entk_estimate(
         Hutchinson (1989), doi 10.1080/03610918908812806, for traces by random signs; Achlioptas (2003),
         doi 10.1016/S0022-0000(03)00025-4, for projections by random signs.
     """
-    count = _check_options(output, probes, sketch_dim, seed, precision, x2, targets2)
+    count = _check_options(output, probes, sketch_dim, seed, precision)
+    check_targets(output_fn, targets, x2, targets2)
     budget = parse_bytes(memory_budget)
     check_model(model)
     function = Function(model, output_fn, select_parameters(model, params))
@@ -130,9 +131,7 @@ def entk_estimate(
         return Estimate(mean.mean, mean.stderr, count, kernel.exact)
 
 
-def _check_options(
-    output: str, probes: int | None, sketch_dim: int | None, seed: int, precision: str, x2: Any, targets2: Any
-) -> int:
+def _check_options(output: str, probes: int | None, sketch_dim: int | None, seed: int, precision: str) -> int:
     """Check the options and return the number of probes or blocks.
 
     Raises:
@@ -144,8 +143,6 @@ def _check_options(
         raise InputError(f"precision={precision!r} is not one of {', '.join(get_args(Precision))}")
     if not isinstance(seed, int) or isinstance(seed, bool):
         raise InputError(f"seed={seed!r}; expected a whole number")
-    if x2 is None and targets2 is not None:
-        raise InputError("targets2 was given without x2; the symmetric kernel uses `targets` for both sides")
     if sketch_dim is None and output != "trace":
         exact = "; entk(output='sum') is exact with a single pull-back" if output == "sum" else ""
         raise InputError(

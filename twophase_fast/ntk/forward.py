@@ -71,9 +71,16 @@ class Function:
 
     def outputs(self, batch: Batch) -> Any:
         """Return what the model and `output_fn` give on `batch`, unchecked."""
-        raw = batch.call(self.model)
-        if self.output_fn is not None:
-            return self.output_fn(raw) if batch.targets is None else self.output_fn(raw, batch.targets)
+        called = "the model"
+        try:
+            raw = batch.call(self.model)
+            if self.output_fn is not None:
+                called = "output_fn with targets" if batch.targets is not None else "output_fn without targets"
+                return self.output_fn(raw) if batch.targets is None else self.output_fn(raw, batch.targets)
+        except Exception as error:
+            samples = f"{batch.size} of the samples: {batch.described()}"
+            error.add_note(f"twophase_fast called {called} on {samples}; the first axis of each is that of the samples")
+            raise
         return raw if isinstance(raw, torch.Tensor) else getattr(raw, "logits", raw)
 
     def _checked(self, output: Any, size: int) -> torch.Tensor:

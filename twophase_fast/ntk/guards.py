@@ -27,16 +27,29 @@ def check_model(model: nn.Module) -> None:
     """Refuse models whose kernel is not defined sample by sample.
 
     Raises:
-        InputError: Not an `nn.Module`, or autocast is active.
+        InputError: Not an `nn.Module`, parameters without values, or autocast or inference mode is active.
         UnsupportedModelError: Batch normalisation over the batch, or active dropout.
     """
     if not isinstance(model, nn.Module):
         raise InputError(f"model is a {type(model).__name__}; a torch.nn.Module is expected")
+    if torch.is_inference_mode_enabled():
+        raise InputError(
+            "torch.inference_mode is active, which records no graph; leave its block (no_grad does no harm)"
+        )
+    _check_values(model)
     device_type = next((p.device.type for p in model.parameters()), "cpu")
     if torch.is_autocast_enabled(device_type):
         raise InputError("autocast is active, which changes the function's precision; leave the autocast block first")
     for name, module in model.named_modules():
         _check_module(name or type(model).__name__, module)
+
+
+def _check_values(model: nn.Module) -> None:
+    for name, parameter in model.named_parameters():
+        if isinstance(parameter, nn.parameter.UninitializedTensorMixin):
+            raise InputError(f"parameter {name!r} is not initialised yet; call the model once on a batch first")
+        if parameter.is_meta:
+            raise InputError(f"parameter {name!r} is on the meta device and has no values; load the weights first")
 
 
 def _check_module(name: str, module: nn.Module) -> None:

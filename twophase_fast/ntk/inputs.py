@@ -38,6 +38,26 @@ class Batch:
             return model(**self.x)
         return model(*self.x) if isinstance(self.x, tuple) else model(self.x)
 
+    def described(self) -> str:
+        """Return every tensor's name, shape and dtype."""
+        leaves = [*_named_leaves("x", self.x), *_named_leaves("targets", self.targets)]
+        return ", ".join(f"{name} {tuple(leaf.shape)} {str(leaf.dtype)[6:]}" for name, leaf in leaves)
+
+
+def check_targets(output_fn: Any, targets: Any, x2: Any, targets2: Any) -> None:
+    """Refuse targets that nothing would read, and two sides of which only one has them.
+
+    Raises:
+        InputError: They do not go together.
+    """
+    if x2 is None and targets2 is not None:
+        raise InputError("targets2 was given without x2; the symmetric kernel uses `targets` for both sides")
+    if output_fn is None and (targets is not None or targets2 is not None):
+        raise InputError("targets are given, but no output_fn(model_output, targets) that reads them; pass one")
+    if x2 is not None and (targets is None) != (targets2 is None):
+        given, missing = ("targets", "targets2") if targets2 is None else ("targets2", "targets")
+        raise InputError(f"{given} was given without {missing}; output_fn needs them for x1 and x2 alike")
+
 
 def make_batch(x: Any, targets: Any, *, name: str, device: torch.device) -> Batch:
     """Check a caller's inputs and wrap them.

@@ -15,7 +15,7 @@ from twophase_fast.ntk.directional import WAYS, choose_way
 from twophase_fast.ntk.flat import FlatParameters
 from twophase_fast.ntk.forward import Function
 from twophase_fast.ntk.guards import check_model, preserved
-from twophase_fast.ntk.inputs import Batch, make_batch
+from twophase_fast.ntk.inputs import Batch, check_targets, make_batch
 from twophase_fast.ntk.memory import DEFAULT_SHARE, free_bytes, parse_bytes
 from twophase_fast.ntk.parameters import select_parameters
 from twophase_fast.ntk.probe import probe
@@ -79,6 +79,7 @@ class NTKOperator:
         if precision not in get_args(Precision):
             raise InputError(f"precision={precision!r} is not one of {', '.join(get_args(Precision))}")
         budget = parse_bytes(memory_budget)
+        check_targets(output_fn, targets, None, None)
         check_model(model)
         self._function = Function(model, output_fn, select_parameters(model, params))
         self._batch = make_batch(x, targets, name="x", device=self._function.device)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Iterable, Mapping
 from fnmatch import fnmatchcase
+from typing import Any
 
 import torch
 from torch import nn
@@ -20,20 +21,14 @@ def select_parameters(model: nn.Module, params: ParameterFilter) -> dict[str, to
 
     Raises:
         UnsupportedModelError: The model has no parameter that requires grad.
-        InputError: `params` matches none of them, or they are spread over several devices.
+        InputError: `params`, or one of several globs, matches none of them, or they are spread over several devices.
     """
     named = {name: p for name, p in model.named_parameters() if p.requires_grad}
     if not named:
         count = sum(1 for _ in model.parameters())
-        state = f"all {count} parameters are frozen" if count else "it has no parameters"
-        raise UnsupportedModelError(
-            f"{type(model).__name__} has nothing to differentiate: {state}; set requires_grad=True"
-        )
-    matches = _predicate(params)
-    chosen = {name: p for name, p in named.items() if matches(name)}
-    if not chosen:
-        known = ", ".join(list(named)[:8])
-        raise InputError(f"params={params!r} matches no parameter that requires grad; the model has {known}, ...")
+        state = f"all {count} parameters are frozen; set requires_grad=True" if count else "it has no parameters"
+        raise UnsupportedModelError(f"{type(model).__name__} has nothing to differentiate: {state}")
+    chosen = _chosen(named, params)
     devices = {str(p.device) for p in model.parameters()}
     if len(devices) > 1:
         raise InputError(
@@ -47,10 +42,34 @@ def select_parameters(model: nn.Module, params: ParameterFilter) -> dict[str, to
     return chosen
 
 
-def _predicate(params: ParameterFilter) -> Callable[[str], bool]:
+def _chosen(named: Mapping[str, torch.Tensor], params: ParameterFilter) -> dict[str, torch.Tensor]:
+    """Return the parameters that `params` names.
+
+    Raises:
+        InputError: It is of another kind, or it or one of its globs matches nothing: most likely a slip of the pen.
+    """
     if params is None:
-        return lambda name: True
+        return dict(named)
     if callable(params):
-        return params
-    globs = [params] if isinstance(params, str) else list(params)
-    return lambda name: any(fnmatchcase(name, glob) for glob in globs)
+        names = [name for name in named if params(name)]
+        unmatched: list[Any] = [] if names else [params]
+    else:
+        matches = {glob: {name for name in named if fnmatchcase(name, glob)} for glob in _globs(params)}
+        names = [name for name in named if any(name in found for found in matches.values())]
+        unmatched = [glob for glob, found in matches.items() if not found] if matches else [params]
+    if unmatched:
+        known = ", ".join([*list(named)[:8], *["..."][: len(named) > 8]])
+        raise InputError(f"params={unmatched[0]!r} matches no parameter that requires grad; the model has {known}")
+    return {name: named[name] for name in names}
+
+
+def _globs(params: Any) -> list[str]:
+    globs: list[Any] = [params] if isinstance(params, str) else list(params) if isinstance(params, Iterable) else [None]
+    wrong = [glob for glob in globs if not isinstance(glob, str)]
+    if wrong:
+        given = type(params).__name__ + (f" with {type(wrong[0]).__name__}" if wrong[0] is not None else "")
+        raise InputError(
+            f"params is a {given}; expected None, a glob or several globs on the name such as 'encoder.*', or a "
+            "predicate on the name"
+        )
+    return globs

@@ -184,7 +184,10 @@ class Plan:
         if not math.isnan(self.seconds):
             stages = ", ".join(f"{name} {_seconds(value)} s" for name, value in self.stages.items())
             total += f"\npredicted time {_seconds(self.seconds)} s on {self.profile} ({stages})"
-        return "\n".join([head, *lines, total])
+        return "\n".join([head, *lines, _LEGEND, total])
+
+
+_LEGEND = "(T positions, d inputs, p outputs of a use, 0: none; MiB of its factor; GFLOP and seconds of its Gram block)"
 
 
 def _seconds(value: float) -> str:

@@ -60,12 +60,13 @@ def fill(
         progress: Show a bar with the time left.
 
     Raises:
-        InputError: `out` has another shape, or holds tiles of another computation.
+        InputError: `out` has another shape or no floating-point dtype, is read-only, or holds tiles of another
+            computation.
     """
     columns = left if right is None else right
     outputs = function.graph(left.take(slice(0, min(2, left.size)))).output.shape[1]
     per_pair = {"full": (outputs, outputs), "diagonal": (outputs,)}.get(output, ())
-    _check_shape(out, (left.size, columns.size, *per_pair))
+    _check_out(out, (left.size, columns.size, *per_pair))
     budget = budget or int(free_bytes(function.device) * DEFAULT_SHARE)
     entry_bytes = int(np.prod(per_pair, dtype=np.int64)) * function.dtype.itemsize
     side = max(1, int((budget * _KERNEL_SHARE / entry_bytes) ** 0.5))
@@ -98,11 +99,17 @@ def _write(
     log.add(k)
 
 
-def _check_shape(out: Any, expected: tuple[int, ...]) -> None:
+def _check_out(out: Any, expected: tuple[int, ...]) -> None:
     if not hasattr(out, "shape") or not hasattr(out, "__setitem__"):
         raise InputError(f"out is a {type(out).__name__}; expected something with a shape and slice assignment")
     if tuple(out.shape) != expected:
         raise InputError(f"out has shape {tuple(out.shape)}; this kernel has shape {expected}")
+    dtype = getattr(out, "dtype", torch.float32)
+    if not (dtype.is_floating_point if isinstance(dtype, torch.dtype) else "float" in np.dtype(dtype).name):
+        raise InputError(f"out has dtype {dtype}, which cannot hold a kernel; make it float32 or float64")
+    closed = getattr(getattr(out, "file", None), "mode", "r+") == "r"  # an HDF5 data set's
+    if closed or not getattr(getattr(out, "flags", None), "writeable", True):
+        raise InputError("out is read-only; open its file with mode 'r+'")
 
 
 def _fingerprint(function: Function, left: Batch, right: Batch | None, how: str) -> str:

@@ -53,9 +53,10 @@ def workload(op: str, sizes: Mapping[str, int]) -> OpWorkload:
     if unknown or any(size < (name not in MAY_BE_ZERO) for name, size in sizes.items()):
         given = ", ".join(f"{name}={size}" for name, size in sizes.items())
         known = ", ".join(f"{name}={size}" for name, size in row.sizes.items())
+        zero = " and ".join(name for name in row.sizes if name in MAY_BE_ZERO)
         raise InputError(
-            f"{op} cannot have the sizes {given}; it has, by default, {known}, of which only "
-            f"{', '.join(MAY_BE_ZERO)} may be 0"
+            f"{op} cannot have the sizes {given}; it has, by default, {known}, of which "
+            + (f"only {zero} may be 0" if zero else "none may be 0")
         )
     return OpWorkload(op, {**row.sizes, **sizes}, row.flops, row.bytes)
 
@@ -88,7 +89,7 @@ class Contest:
             dtype, or of one rounding; else what the precision promises.
 
     Raises:
-        InputError: The op does not take this dtype.
+        InputError: The op does not take this dtype, or inputs of these sizes cannot be made.
     """
 
     def __init__(self, row: OpWorkload, dtype: torch.dtype, precision: str = "highest") -> None:
@@ -96,8 +97,13 @@ class Contest:
         if dtype not in self.case.dtypes:
             known = ", ".join(str(known).removeprefix("torch.") for known in self.case.dtypes)
             raise InputError(f"{row.op} does not take {str(dtype).removeprefix('torch.')}; use one of {known}")
-        self.inputs = self.case.inputs(dict(row.sizes), dtype)
-        self.truth = _truth(self.case, self.inputs)
+        try:
+            self.inputs = self.case.inputs(dict(row.sizes), dtype)
+            self.truth = _truth(self.case, self.inputs)
+        except TwoPhaseError:
+            raise
+        except RuntimeError as error:  # torch's: out of memory, or an image smaller than its kernel
+            raise InputError(f"{row}: torch cannot make inputs and truth of these sizes: {error}") from error
         self.allowed = PROMISED.get(precision) or _rounding(self.case, self.inputs, self.truth, dtype)
 
     def ours(self, backend: str | None = None) -> Callable[[], Any]:

@@ -18,6 +18,7 @@ from twophase_fast.storage.arrays import read_json, read_tensors
 from twophase_fast.storage.content import Header, NodePath, Probe
 
 _REMEDY = "restore it from a copy, or delete it to go on without what it holds"
+_NO_HDF5 = "it is no HDF5 file: is this the run's path? If it was a run, restore it from a copy"
 
 
 @dataclass(frozen=True)
@@ -86,7 +87,10 @@ def opened(path: Path, place: str = "/") -> Iterator[h5py.File]:
     except FileNotFoundError as error:
         raise StorageError(f"{path} is missing; if a writer has just packed the trajectory, open it again") from error
     except (OSError, RuntimeError, KeyError, ValueError, TypeError, AttributeError) as error:
-        raise StorageError(f"cannot read {path} at {place}: {error}; {_REMEDY}") from error
+        if path.is_dir():
+            raise StorageError(f"cannot read {path}: it is a folder; give a run file or a folder of parts") from error
+        foreign = path.parent.suffix != spec.PARTS_SUFFIX and not h5py.is_hdf5(path)
+        raise StorageError(f"cannot read {path} at {place}: {error}; {_NO_HDF5 if foreign else _REMEDY}") from error
 
 
 def read_header(path: Path) -> Header:

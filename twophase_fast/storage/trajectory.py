@@ -76,6 +76,8 @@ class Trajectory(StoredNode):
             StorageError: The path exists, is being written, or cannot be written.
         """
         _check_keep(keep, references)
+        if config is not None and not isinstance(config, Mapping):
+            raise InputError(f"config is a {type(config).__name__}; expected a dict of plain nested values")
         header = Header(
             run_id=uuid.uuid4().hex,
             part="",

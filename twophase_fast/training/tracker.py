@@ -48,6 +48,8 @@ class Tracker:
     Raises:
         InputError: `every` is not a positive integer.
         StorageError: `out` exists and `overwrite` is False.
+
+    What `entk` refuses (the model, the probe set, a mistyped option) is told by the first `step` that records.
     """
 
     def __init__(
@@ -62,7 +64,7 @@ class Tracker:
         targets: Any = None,
         params: ParameterFilter = None,
         precision: Precision = "highest",
-        memory_budget: int | None = None,
+        memory_budget: int | str | None = None,
         parameters: bool | None = None,
         config: Mapping[str, Any] | None = None,
         keep: Literal["all", "references", "metrics"] = "all",
@@ -96,16 +98,19 @@ class Tracker:
             Whether the step was recorded.
 
         Raises:
-            StorageError: The step was recorded before, or it cannot be written.
+            InputError: The step was recorded before, or a metric is no number.
+            UnsupportedModelError: No exact per-sample kernel exists.
+            StorageError: It cannot be written.
         """
         if i % self.every:
             return False
+        numbers = {name: _number(name, value) for name, value in metrics.items()}
         with eval_mode(self.model):
             kernel = entk(self.model, self.probe, **self._arguments)
         self.trajectory.append(
             i,
             kernel=kernel,
-            metrics={name: float(value) for name, value in metrics.items()} or None,
+            metrics=numbers or None,
             parameters=self.model if self._parameters else None,
         )
         return True
@@ -121,3 +126,10 @@ class Tracker:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def _number(name: str, value: Any) -> float:
+    try:
+        return float(value)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise InputError(f"metric {name!r} is {value!r}; expected a number or a Tensor of one element") from error

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import torch
 
@@ -127,14 +127,23 @@ def _runs(name: str, value: Run | Iterable[Run]) -> tuple[list[list[torch.Tensor
     """Return the runs in `value` and whether it was a list of runs."""
     if isinstance(value, torch.Tensor):
         return [_one_run(name, value)], False
-    entries = list(value)
+    entries = _listed(name, value)
     if entries and not isinstance(entries[0], torch.Tensor):
         return [_one_run(f"{name}[{index}]", entry) for index, entry in enumerate(entries)], True
     return [_one_run(name, entries)], False
 
 
+def _listed(name: str, value: Any) -> list[Any]:
+    if isinstance(value, Iterable) and not isinstance(value, Mapping | torch.nn.Module):
+        return list(value)
+    raise InputError(
+        f"{name} is a {type(value).__name__}; expected a tensor or a list of tensors: of a module pass "
+        "list(module.parameters()), of a state dict list(state.values())"
+    )
+
+
 def _one_run(name: str, value: Run) -> list[torch.Tensor]:
-    entries = [value] if isinstance(value, torch.Tensor) else list(value)
+    entries = [value] if isinstance(value, torch.Tensor) else _listed(name, value)
     if not entries:
         raise InputError(f"{name} holds no tensors; pass a tensor or a list of tensors")
     for index, entry in enumerate(entries):
