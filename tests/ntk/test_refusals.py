@@ -199,3 +199,18 @@ def test_activations_written_over():
     torch.testing.assert_close(tp.entk(model, one), tp.ntk.naive_entk(model, one), rtol=1e-4, atol=1e-4)
     with pytest.raises(UnsupportedModelError, match="writes the activations of later samples over"):
         tp.entk(model, one, other)
+
+
+def test_a_float32_part_of_a_float64_model_may_round_as_float32_does():
+    """Another batch size may sum in another order; as large a difference in float64 would mean coupled samples."""
+
+    def run(s, x):
+        rounds = 1 + 1e-6 * (x.shape[0] == 2)
+        return s.b((s.a(x.to(s.a.weight.dtype)) * rounds).double())
+
+    def model(dtype):
+        return Apply(run, a=nn.Linear(5, 4).to(dtype), b=nn.Linear(4, 3).double())
+
+    assert tp.entk(model(torch.float32), x(6, 5).double(), params="b.*").shape == (6, 6, 3, 3)
+    with pytest.raises(UnsupportedModelError, match="other outputs in another batch"):
+        tp.entk(model(torch.float64), x(6, 5).double())

@@ -96,7 +96,7 @@ def capture_section(
     probed = graph is not None
     graph = graph or function.graph(batch, checks)
     if first and not probed:
-        _check_probed_rows(graph, structure, checks)
+        _check_probed_rows(graph, structure, checks, function.eps)
     options = {"readout": readout, "at_once": at_once, "checks": checks}
     if structure.signature is not None and graph.signature() != structure.signature:
         if batch.size == 1:  # torch takes other views for a batch of one: run the sample twice and keep one
@@ -115,15 +115,15 @@ def capture_section(
     return body_factors(function, graph, structure.uses, _start(graph, section, seeds), section, at_once, take)
 
 
-def _check_probed_rows(graph: Graph, structure: Structure, checks: Checks | None) -> None:
+def _check_probed_rows(graph: Graph, structure: Structure, checks: Checks | None, eps: float) -> None:
     """Require the outputs of the samples that the probe ran on to be those of the probe."""
     output = graph.output.detach()
     probed = [(k, n) for k, n in enumerate(structure.sample_index.tolist()) if n < len(output)]  # on the host
     rows, expected = torch.stack([output[n] for _, n in probed]), torch.stack([structure.rows[k] for k, _ in probed])
     if checks is None:
-        check_same_rows(rows, expected)
+        check_same_rows(rows, expected, eps)
     else:
-        checks.require(same_rows(rows, expected), lambda: check_same_rows(rows, expected))
+        checks.require(same_rows(rows, expected, eps), lambda: check_same_rows(rows, expected, eps))
 
 
 def _start(graph: Graph, section: Section, outputs: Start) -> Start:

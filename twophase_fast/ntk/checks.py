@@ -67,11 +67,14 @@ def all_finite(tensor: torch.Tensor) -> torch.Tensor:
     return torch.isfinite(entries).all()
 
 
-def same_rows(given: torch.Tensor, expected: torch.Tensor) -> torch.Tensor:
-    """Return a scalar: whether outputs of the same samples in two batches differ by no more than rounding."""
+def same_rows(given: torch.Tensor, expected: torch.Tensor, eps: float) -> torch.Tensor:
+    """Return a scalar: whether outputs of the same samples in two batches differ by no more than rounding.
+
+    `eps` is the rounding of the coarsest part of the model; a coarser output counts as such a part.
+    """
     limits = torch.finfo(expected.dtype)
     scale = expected.abs().max().clamp_min(limits.tiny)
-    return (given - expected).abs().max() <= _SAME * limits.eps**0.5 * scale
+    return (given - expected).abs().max() <= _SAME * max(eps, limits.eps) ** 0.5 * scale
 
 
 def require_finite(checks: Checks, tensor: torch.Tensor, name: str, where: str = "") -> torch.Tensor:

@@ -44,6 +44,12 @@ class Function:
         double = any(p.dtype == torch.float64 for p in self.parameters.values())
         return torch.float64 if double else torch.float32
 
+    @cached_property
+    def eps(self) -> float:
+        """Rounding of the coarsest dtype that the model has parameters in, selected or not."""
+        every = (*self.parameters.values(), *self.model.parameters())
+        return max(torch.finfo(p.dtype).eps for p in every if p.is_floating_point())
+
     def graph(self, batch: Batch, checks: Checks | None = None) -> Graph:
         """Run the model on `batch` and walk the graph of its output [N, C].
 

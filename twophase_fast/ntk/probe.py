@@ -108,7 +108,7 @@ def probe(function: Function, batch: Batch, *, affordable: int = 0) -> Structure
     whole = batch.size > _SIZES[1] and 0 < less * batch.size <= affordable * _SIZES[0]
     size = batch.size if whole else _SIZES[1]
     large, more, kept = _metered(function, _first(function, batch, size))
-    check_same_rows(small.output.detach(), large.output.detach()[: _SIZES[0]])
+    check_same_rows(small.output.detach(), large.output.detach()[: _SIZES[0]], function.eps)
     signature, uses = None, ()
     try:
         uses = _regular_uses(function, batch, small, large, hooked=RemovableHandle.next_id != hooks)
@@ -147,13 +147,13 @@ def irregular_uses(function: Function, graph: Graph) -> tuple[UseSpec, ...]:
     return tuple(specs)
 
 
-def check_same_rows(given: torch.Tensor, expected: torch.Tensor) -> None:
+def check_same_rows(given: torch.Tensor, expected: torch.Tensor, eps: float) -> None:
     """Refuse outputs of the same samples that differ by more than rounding between two batches.
 
     Raises:
         UnsupportedModelError: They differ.
     """
-    if not bool(same_rows(given, expected)):
+    if not bool(same_rows(given, expected, eps)):
         scale = max(float(expected.abs().max()), torch.finfo(expected.dtype).tiny)
         difference = float((given - expected).abs().max()) / scale
         raise UnsupportedModelError(
