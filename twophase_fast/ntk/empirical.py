@@ -76,8 +76,9 @@ def entk(
             tiles of Winograd's algorithm for Jacobians of convolutions and the pull-back through them. On a GPU
             pull-backs are IEEE float32 in every precision.
         memory_budget: Bytes the computation may take over model and inputs, the kernel included: a number, or text such
-            as "250 MB" or "4 GiB". Default: half of the memory that is free. A program that depends on the data cannot
-            be planned: a warning then says that the budget was not followed.
+            as "250 MB" or "4 GiB". Default: half of the memory that is free; up to 512 MiB of pages then stay for the
+            next call on a CPU, which the system may take meanwhile. A program that depends on the data cannot be
+            planned: a warning then says that the budget was not followed.
         tile: Samples per forward pass; default: chosen by the planner.
         out: Anything floating point with the kernel's shape and slice assignment (Tensor, NumPy memmap, HDF5 data set):
             filled tile by tile and returned. In a file, finished tiles are logged and a second call computes only what
