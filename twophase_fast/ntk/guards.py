@@ -48,7 +48,7 @@ def _check_values(model: nn.Module) -> None:
     for name, parameter in model.named_parameters():
         if isinstance(parameter, nn.parameter.UninitializedTensorMixin):
             raise InputError(f"parameter {name!r} is not initialised yet; call the model once on a batch first")
-        if parameter.is_meta:
+        if parameter.is_meta and type(parameter) is nn.Parameter:  # a subclass may hold its values elsewhere
             raise InputError(f"parameter {name!r} is on the meta device and has no values; load the weights first")
 
 
