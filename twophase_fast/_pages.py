@@ -133,8 +133,10 @@ def recycling(bound: int, *, lasting: bool) -> Iterator[None]:
         bound: Bytes of pages up to which free ones are kept for the arrays that come next.
         lasting: Whether some are kept for the next call too. Otherwise those of earlier calls go to the system first.
     """
-    arena = _between.take() if lasting else _between.take() and None
-    arena = arena or _new_arena()
+    arena = _between.take()
+    if arena is None or not lasting:
+        arena = None  # what was kept goes before anything is taken
+        arena = _new_arena()
     if arena is not None:
         arena.bound = bound
     token = _current.set(arena)
@@ -147,8 +149,11 @@ def recycling(bound: int, *, lasting: bool) -> Iterator[None]:
 
 
 def _new_arena() -> _Arena | None:
-    """Return a new arena, or None where the system gives no such address space."""
-    if not hasattr(mmap, "MADV_DONTNEED"):
+    """Return a new arena, or None where the system gives no address space, or counts it as memory in use.
+
+    Arrays then lie where they do outside `recycling`.
+    """
+    if not hasattr(mmap, "MADV_DONTNEED") or _counts_address_space():
         return None
     try:
         return _Arena()
@@ -156,10 +161,20 @@ def _new_arena() -> _Arena | None:
         return None
 
 
-def room(shape: Sequence[int], dtype: torch.dtype, device: torch.device) -> torch.Tensor:
-    """Return an uninitialised tensor; a large one on a CPU has pages of its own, returned as soon as it is dropped.
+def _counts_address_space() -> bool:
+    """Return whether Linux counts private memory as used before it is touched (`vm.overcommit_memory` = 2)."""
+    try:
+        with open("/proc/sys/vm/overcommit_memory", encoding="ascii") as policy:
+            return policy.read().strip() == "2"
+    except OSError:
+        return False
 
-    Huge pages take a fifth of the time at first touch.
+
+def room(shape: Sequence[int], dtype: torch.dtype, device: torch.device) -> torch.Tensor:
+    """Return an uninitialised tensor.
+
+    A large one on a CPU lies in the arena inside `recycling`; elsewhere it has pages of its own, returned as soon as it
+    is dropped. Huge pages take a fifth of the time at first touch.
     """
     size, arena = math.prod(shape) * dtype.itemsize, _current.get()
     least = _OWN_PAGES if arena is None else _OWN_PAGES_IF_RECYCLED

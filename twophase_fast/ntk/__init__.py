@@ -25,9 +25,9 @@ Training, storage and measures never enter this folder.
 """
 
 from twophase_fast.ntk.calibration import calibrate
-from twophase_fast.ntk.computation import Info
 from twophase_fast.ntk.empirical import entk, plan
 from twophase_fast.ntk.estimate import Estimate, entk_estimate
+from twophase_fast.ntk.info import Info
 from twophase_fast.ntk.operator import NTKOperator
 from twophase_fast.ntk.plan import Plan
 from twophase_fast.ntk.reference import naive_entk

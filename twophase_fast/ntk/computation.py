@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass, field, replace
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from typing import NoReturn
 
 import torch
@@ -20,6 +20,7 @@ from twophase_fast.ntk.capture import capture
 from twophase_fast.ntk.checks import Checks, is_asynchronous, require_finite
 from twophase_fast.ntk.forward import Function
 from twophase_fast.ntk.graph import Graph
+from twophase_fast.ntk.info import Info
 from twophase_fast.ntk.inputs import Batch
 from twophase_fast.ntk.lanes import Lanes, OneLane, TwoLanes, driver_of
 from twophase_fast.ntk.memory import DEFAULT_SHARE, free_bytes
@@ -38,50 +39,6 @@ _PAGES = 0.7  # of the predicted bytes over the kernel: pages of large arrays, i
 _AFFORDABLE = 64 * 2**20  # bytes of a graph up to which the probe runs all samples,
 _SHARE = 1 / 8  # and of a budget
 _FULL = 0.85  # of the budget in use: from here on free memory is returned after every tile
-
-
-@dataclass
-class Info:
-    """What a call of `entk` did.
-
-    Attributes:
-        precision: The precision that ran (`highest` wherever there is no faster unit).
-        plan: Tile, groups, methods and predicted peak.
-        seconds: Stage -> seconds: `probe`, `capture`, `gram`.
-        methods: Parameter name -> method of its Gram block.
-        looped: Why cotangents were pulled back one output at a time; empty if several at once.
-        watch: Measures `seconds`.
-    """
-
-    precision: Precision = "highest"
-    plan: Plan | None = None
-    seconds: dict[str, float] = field(default_factory=lambda: {"probe": 0.0, "capture": 0.0, "gram": 0.0})
-    methods: dict[str, str] = field(default_factory=dict)
-    looped: str = ""
-    watch: Stopwatch = field(default_factory=lambda: Stopwatch(torch.device("cpu")), repr=False, compare=False)
-
-    def __str__(self) -> str:
-        seconds = ", ".join(f"{stage} {value:.3g} s" for stage, value in self.seconds.items())
-        looped = [f"one output pulled back at a time: {self.looped}"] if self.looped else []
-        plan = [str(self.plan)] if self.plan is not None else []
-        return "\n".join([*plan, *looped, f"took {seconds} in precision {self.precision!r}"])
-
-    def include(self, part: Info) -> None:
-        """Add the seconds of a part of the same computation; keep its plan."""
-        self.plan, self.looped = part.plan, part.looped
-        self.methods.update(part.methods)
-        for stage, seconds in part.seconds.items():
-            self.seconds[stage] += seconds
-
-    @contextmanager
-    def timed(self, stage: str) -> Iterator[None]:
-        """Add the time spent inside to a stage (on a GPU: once `settle` was called)."""
-        with self.watch.timed(stage, self.seconds):
-            yield
-
-    def settle(self) -> None:
-        """Wait for the GPU's clocks and add what they say."""
-        self.watch.settle(self.seconds)
 
 
 class Computation:

@@ -48,7 +48,7 @@ class Function:
     def eps(self) -> float:
         """Rounding of the coarsest dtype that the model has parameters in, selected or not."""
         every = (*self.parameters.values(), *self.model.parameters())
-        return max(torch.finfo(p.dtype).eps for p in every if p.is_floating_point())
+        return max(torch.finfo(p.dtype).eps for p in every if p.is_floating_point() or p.is_complex())
 
     def graph(self, batch: Batch, checks: Checks | None = None) -> Graph:
         """Run the model on `batch` and walk the graph of its output [N, C].

@@ -46,7 +46,7 @@ class _Machine:
         batched_nodes: The same under a batched call of torch's engine, relatively.
         nodes_by_rule: The same by rule.
         flowing: Tensors of the largest size alive while cotangents flow, through convolutions among others.
-        flowing_in_place: The same without convolutions.
+        flowing_elsewhere: The same in programs without convolutions.
         library_bytes: Work areas of the kernels, of BLAS and of the threads.
         weight_rate: Bytes per second of weights, which are read once per call.
         rate: Bytes per second of activations that are pulled back.
@@ -61,7 +61,7 @@ class _Machine:
     batched_nodes: float
     nodes_by_rule: float
     flowing: int
-    flowing_in_place: int
+    flowing_elsewhere: int
     library_bytes: int
     weight_rate: float
     rate: float
@@ -214,7 +214,7 @@ class Sizer:
         Cotangents that just arrived are there twice, unless the rules wrote them where they stay; and a tile of one
         sample may have to run as two.
         """
-        alive = self.machine.flowing if self.program.convolves else self.machine.flowing_in_place
+        alive = self.machine.flowing if self.program.convolves else self.machine.flowing_elsewhere
         flowing = alive * self.program.widest_bytes * shape.at_once
         cotangents = (shape.chunk + (0 if self.in_place(shape) else shape.at_once)) * per_output
         return self.graph_bytes(shape) + self._tile(shape) * (flowing + cotangents)

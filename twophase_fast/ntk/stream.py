@@ -23,8 +23,9 @@ from tqdm import tqdm
 from twophase_fast._types import InputError, Precision
 from twophase_fast.ntk.block import place
 from twophase_fast.ntk.checks import Checks, is_asynchronous
-from twophase_fast.ntk.computation import Computation, Info
+from twophase_fast.ntk.computation import Computation
 from twophase_fast.ntk.forward import Function
+from twophase_fast.ntk.info import Info
 from twophase_fast.ntk.inputs import Batch
 from twophase_fast.ntk.memory import DEFAULT_SHARE, free_bytes
 from twophase_fast.ntk.outbox import Handover, Outbox
